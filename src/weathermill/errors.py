@@ -1,0 +1,166 @@
+"""Every error that Weathermill raises on purpose: a code, what it means and what to do.
+
+An error's message says *what* is wrong and *where*; its ``remedy`` says what to do. The class docstring is its
+meaning, as the documentation prints it. Library code raises these; nothing here imports anything else of ours.
+"""
+
+from __future__ import annotations
+
+
+class WeathermillError(Exception):
+    """Something that Weathermill refuses to go on with.
+
+    Parameters
+    ----------
+    what
+        One sentence: what is wrong, with the value that was found and the values that would do.
+    where
+        The file, store, variable or parameter concerned.
+    remedy
+        What to do about it; the class's own ``default_remedy`` when not given.
+    """
+
+    code = "WM000"
+    default_remedy = ""
+
+    def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        self.what = what
+        self.where = where
+        self.remedy = remedy or self.default_remedy
+        super().__init__(what, where, remedy)
+
+    def __str__(self) -> str:
+        where = f" [{self.where}]" if self.where else ""
+        remedy = f"\n  -> {self.remedy}" if self.remedy else ""
+        return f"{self.code} {self.what}{where}{remedy}"
+
+
+class ParameterError(WeathermillError):
+    """A parameter is unknown, missing, of the wrong type or outside its range."""
+
+    code = "WM100"
+    default_remedy = "Correct the parameter in conf/<env>/parameters_*.yml or on the command line."
+
+
+class SourceNotFoundError(WeathermillError):
+    """A source path, glob or URL matches nothing that can be read."""
+
+    code = "WM200"
+    default_remedy = "Check the filepath of `raw_fields` in the catalog."
+
+
+class UnreadableSourceError(WeathermillError):
+    """A source file is truncated, damaged or of a format that is not supported."""
+
+    code = "WM201"
+    default_remedy = "Download or copy the file again."
+
+
+class MissingVariableError(WeathermillError):
+    """A variable that was asked for is in none of the sources."""
+
+    code = "WM202"
+    default_remedy = "Choose among the variables offered, or add the file that holds it."
+
+
+class MissingLevelError(WeathermillError):
+    """A pressure level that was asked for is in none of the sources."""
+
+    code = "WM203"
+    default_remedy = "Choose among the levels offered, or add the file that holds it."
+
+
+class UnitsError(WeathermillError):
+    """Units are missing, or cannot be converted to the canonical ones."""
+
+    code = "WM204"
+    default_remedy = "Correct the `units` attribute of the variable in the source."
+
+
+class CoordinateError(WeathermillError):
+    """A coordinate (time, level, latitude, longitude) is missing, ambiguous or malformed."""
+
+    code = "WM205"
+
+
+class EmptySelectionError(WeathermillError):
+    """A selection in time, level or space leaves nothing."""
+
+    code = "WM206"
+    default_remedy = "Widen the selection to overlap what the sources hold."
+
+
+class MissingDataError(WeathermillError):
+    """There are missing values (NaN) where none are allowed."""
+
+    code = "WM207"
+
+
+class TimeAxisError(WeathermillError):
+    """Times are inconsistent: conflicting duplicates, mixed calendars or an irregular step."""
+
+    code = "WM208"
+
+
+class GridError(WeathermillError):
+    """A grid is unknown, malformed or does not fit the operation."""
+
+    code = "WM300"
+
+
+class RegridWeightsError(WeathermillError):
+    """Regridding weights are damaged or belong to another pair of grids, mask or method."""
+
+    code = "WM301"
+    default_remedy = "Delete the weights file; the next run makes it anew."
+
+
+class ConstantChannelError(WeathermillError):
+    """A channel does not vary in the training period, so that it cannot be normalised."""
+
+    code = "WM400"
+    default_remedy = "Leave the channel out, or widen the training period."
+
+
+class SplitError(WeathermillError):
+    """A train, validation or test period is empty, overlaps another or is too short."""
+
+    code = "WM401"
+
+
+class StoreError(WeathermillError):
+    """A store on disk is missing, incomplete, damaged or of another layout."""
+
+    code = "WM500"
+
+
+class UnwritableOutputError(WeathermillError):
+    """An output cannot be written: permission, a missing folder or a full disk."""
+
+    code = "WM501"
+    default_remedy = "Make the folder writable, free disk space, or change the filepath in the catalog."
+
+
+class CheckpointError(WeathermillError):
+    """A checkpoint is missing, damaged or does not fit the configuration that should resume from it."""
+
+    code = "WM600"
+
+
+class ModelError(WeathermillError):
+    """A network cannot be built or applied: unknown architecture, wrong channels or grid."""
+
+    code = "WM601"
+
+
+class NonFiniteError(WeathermillError):
+    """A loss or gradient became NaN or infinite."""
+
+    code = "WM602"
+    default_remedy = "Lower the learning rate, clip gradients, or look at the samples named here."
+
+
+class ResourceError(WeathermillError):
+    """Memory, disk or device memory does not suffice for what was asked."""
+
+    code = "WM700"

@@ -164,3 +164,9 @@ class ResourceError(WeathermillError):
     """Memory, disk or device memory does not suffice for what was asked."""
 
     code = "WM700"
+
+
+class VerificationError(WeathermillError):
+    """Forecasts cannot be scored, or scores not compared: shapes, channels, lead or initial times do not fit."""
+
+    code = "WM800"

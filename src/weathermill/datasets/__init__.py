@@ -1,0 +1,21 @@
+"""The catalog's own dataset types."""
+
+from weathermill.datasets.checkpoints import CheckpointsDataset
+from weathermill.datasets.forecaster import ForecasterDataset
+from weathermill.datasets.netcdf import NetCDFDataset
+from weathermill.datasets.raw_fields import RawFields, RawFieldsDataset
+from weathermill.datasets.regrid_weights import RegridWeightsDataset
+from weathermill.datasets.tensor_store import TensorContent, TensorStoreDataset
+from weathermill.datasets.zarr_fields import ZarrFieldsDataset
+
+__all__ = [
+    "CheckpointsDataset",
+    "ForecasterDataset",
+    "NetCDFDataset",
+    "RawFields",
+    "RawFieldsDataset",
+    "RegridWeightsDataset",
+    "TensorContent",
+    "TensorStoreDataset",
+    "ZarrFieldsDataset",
+]

@@ -1,0 +1,135 @@
+"""What all datasets that live in one local file or folder share: a path, atomic replacement, plain errors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+from weathermill.errors import StoreError, UnwritableOutputError, WeathermillError
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Put ``source`` in the place of ``target``; what stood there is removed only once the new one stands."""
+    if source.is_dir() and target.exists():
+        aside = target.with_name(target.name + ".replaced")
+        remove(aside)
+        target.rename(aside)
+        source.rename(target)
+        remove(aside)
+    else:
+        os.replace(source, target)
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into one plain error that names the output.
+
+    Raises
+    ------
+    UnwritableOutputError
+        If permission is missing, the file system is read-only or the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR):
+            raise UnwritableOutputError(
+                f"cannot write: {os.strerror(error.errno)}", where=str(error.filename or path)
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target`` to write to, and rename it to ``target`` only if all went well.
+
+    A left-over of a killed run under the temporary name is removed first; on an error nothing is left under either.
+
+    Raises
+    ------
+    UnwritableOutputError
+        If the operating system refuses to write there.
+    """
+    partial = target.with_name(target.name + ".partial")
+    with writable(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove(partial)
+        try:
+            yield partial
+            replace(partial, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                remove(partial)
+            raise
+
+
+class LocalDataset(AbstractDataset):
+    """A dataset in one local file or folder.
+
+    Parameters
+    ----------
+    filepath
+        Where it is; Kedro resolves it against the project.
+    load_args, save_args
+        Of the concrete type.
+    metadata
+        Free metadata, ignored by Kedro.
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        load_args: dict[str, Any] | None = None,
+        save_args: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._filepath = Path(filepath)
+        self._load_args = dict(load_args or {})
+        self._save_args = dict(save_args or {})
+        self.metadata = metadata
+
+    @property
+    def path(self) -> Path:
+        """Where the dataset is."""
+        return self._filepath
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "load_args": self._load_args, "save_args": self._save_args}
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+    def _require(self, made_by: str) -> Path:
+        if not self._filepath.exists():
+            raise StoreError(
+                "does not exist yet", where=str(self._filepath), remedy=f"Run `kedro run --pipelines={made_by}` first."
+            )
+        return self._filepath
+
+
+def plain_error(error: BaseException) -> WeathermillError | None:
+    """Find the error of ours that lies behind what Kedro raised, if there is one."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, WeathermillError):
+            return current
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return None

@@ -1,0 +1,105 @@
+"""Fields that may be larger than memory, in a Zarr v3 store that is sharded along time."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from weathermill.datasets.local import LocalDataset, staged
+from weathermill.errors import StoreError
+from weathermill.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 8 * 2**20
+SHARD_BYTES = 128 * 2**20
+
+
+def time_layout(fields: xr.Dataset, *, chunk_bytes: int = CHUNK_BYTES, shard_bytes: int = SHARD_BYTES) -> tuple[int, int]:
+    """How many time steps a chunk and a shard of the store hold.
+
+    Parameters
+    ----------
+    fields
+        What will be stored, with dimension ``time``.
+    chunk_bytes, shard_bytes
+        The size to aim at, for the largest variable and for all variables together respectively: a shard of every
+        variable is in memory at once while the store is written.
+
+    Returns
+    -------
+    tuple of int
+        Time steps a chunk, time steps a shard (a multiple of the former).
+    """
+    steps = fields.sizes["time"]
+    per_step = [v.nbytes / steps for v in fields.data_vars.values() if "time" in v.dims]
+    if not per_step:
+        return 1, 1
+    chunk = min(steps, max(1, int(chunk_bytes // max(per_step))))
+    shard = max(1, int(shard_bytes // sum(per_step)) // chunk) * chunk
+    return chunk, min(shard, math.ceil(steps / chunk) * chunk)
+
+
+class ZarrFieldsDataset(LocalDataset):
+    """A Zarr v3 store of fields, read lazily, written block by block in time and renamed when it is whole.
+
+    ``load_args`` may hold ``made_by`` (the pipeline to name when the store is missing). ``save_args`` may hold
+    ``chunk_bytes`` and ``shard_bytes``, and ``label`` for the progress line.
+    """
+
+    def load(self) -> xr.Dataset:
+        """Open the store lazily, one Dask chunk to a shard in time."""
+        path = self._require(self._load_args.get("made_by", "__default__"))
+        try:
+            fields = xr.open_zarr(path, chunks=None, consolidated=False, decode_timedelta=False)
+            shard = fields.attrs.get("weathermill_shard_steps")
+            return fields.chunk({"time": int(shard)}) if shard and "time" in fields.dims else fields.chunk()
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(
+                f"cannot be opened as a Zarr store: {error}", where=str(path), remedy="Delete it and run again."
+            ) from error
+
+    def save(self, data: xr.Dataset) -> None:
+        """Stream the fields to disk in blocks of one shard along time."""
+        layout = {key: self._save_args[key] for key in ("chunk_bytes", "shard_bytes") if key in self._save_args}
+        chunk, shard = time_layout(data, **layout)
+        data = data.drop_encoding()
+        data.attrs["weathermill_shard_steps"] = shard
+        encoding: dict[str, dict[str, Any]] = {}
+        for name, variable in data.data_vars.items():
+            if "time" in variable.dims:
+                axis = variable.dims.index("time")
+                sizes = list(variable.shape)
+                encoding[name] = {
+                    "chunks": tuple(chunk if i == axis else n for i, n in enumerate(sizes)),
+                    "shards": tuple(shard if i == axis else n for i, n in enumerate(sizes)),
+                }
+        if "time" in data.coords:
+            encoding["time"] = _time_encoding(data)
+        steps = data.sizes["time"]
+        label = self._save_args.get("label", f"write {self._filepath.name}")
+        with staged(self._filepath) as partial, Progress(label, steps, "time steps") as progress:
+            data.chunk({"time": shard}).to_zarr(
+                partial, mode="w", zarr_format=3, compute=False, encoding=encoding, consolidated=False
+            )
+            varying = data[[name for name, v in data.data_vars.items() if "time" in v.dims]]
+            fixed = data[[name for name, v in data.data_vars.items() if "time" not in v.dims]]
+            if fixed.data_vars:
+                fixed.drop_vars(list(fixed.coords)).compute().to_zarr(partial, mode="r+", consolidated=False)
+            for start in range(0, steps, shard):
+                block = slice(start, min(start + shard, steps))
+                part = varying.isel(time=block)
+                part = part.drop_vars([name for name, c in part.coords.items() if "time" not in c.dims])
+                part.compute().to_zarr(partial, region={"time": block}, consolidated=False)
+                progress.update(block.stop - block.start)
+
+
+def _time_encoding(data: xr.Dataset) -> dict[str, Any]:
+    first = data["time"].values[0]
+    if isinstance(first, np.datetime64):
+        return {"units": "seconds since 1970-01-01", "dtype": "int64"}
+    return {"units": "seconds since 1970-01-01", "calendar": first.calendar, "dtype": "int64"}

@@ -1,0 +1,215 @@
+"""Kedro hooks: parameters are checked first, Dask is set up, and every run is recorded in MLflow."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import signal
+import sys
+import warnings
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import dask
+import mlflow
+from kedro.config import MissingConfigException
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+
+from weathermill.datasets import CheckpointsDataset, ForecasterDataset
+from weathermill.datasets.local import plain_error
+from weathermill.parameters import Parameters, validate_parameters
+from weathermill.tracking import lineage, model, runs
+from weathermill.tracking.settings import TrackingSettings, tracking_settings
+from weathermill.tracking.tracker import MLflowTracker
+
+logger = logging.getLogger(__name__)
+
+
+def _configuration(context: KedroContext, name: str) -> dict[str, Any]:
+    try:
+        return dict(context.config_loader[name])
+    except (KeyError, MissingConfigException):
+        return {}
+
+
+class ParametersHook:
+    """Checks every parameter as soon as the project is loaded, so that all faults are told before any work."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Validate the merged parameters."""
+        validate_parameters(context.params)
+
+
+class DaskHook:
+    """Sets the Dask scheduler from ``dask.yml``: threads by default, a local cluster where asked for."""
+
+    def __init__(self) -> None:
+        self._settings: dict[str, Any] = {}
+        self._client: Any = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Read ``dask.yml``."""
+        self._settings = _configuration(context, "dask")
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Set the scheduler, or start the cluster if a node is tagged for Dask."""
+        cluster = self._settings.get("cluster")
+        dask.config.set({"scheduler": "threads", **(self._settings.get("config") or {})})
+        if cluster and any("dask" in node.tags for node in pipeline.nodes):
+            logging.getLogger("distributed").setLevel(logging.WARNING)
+            from distributed import Client, LocalCluster  # noqa: PLC0415 — an extra, and slow to import
+
+            self._client = Client(LocalCluster(**cluster))
+            dask.config.set({"scheduler": None})
+            logger.info("Dask cluster: %s", self._client.dashboard_link)
+
+    def _close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client.cluster.close()
+            self._client = None
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Close the cluster."""
+        self._close()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Close the cluster."""
+        self._close()
+
+
+class MLflowHook:
+    """One MLflow run for each ``kedro run``: parameters, metrics, artefacts, model and lineage."""
+
+    def __init__(self) -> None:
+        self._settings = TrackingSettings(enabled=False)
+        self._project = Path.cwd()
+        self._parameters: Parameters | None = None
+        self._raw_parameters: dict[str, Any] = {}
+        self._catalog: DataCatalog | None = None
+        self._tracker: MLflowTracker | None = None
+        self._logged_inputs: set[str] = set()
+        self._previous_handler: Any = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Read ``mlflow.yml`` and the parameters."""
+        self._project = Path(context.project_path)
+        self._settings = tracking_settings(_configuration(context, "mlflow"))
+        self._raw_parameters = dict(context.params)
+        self._parameters = validate_parameters(context.params)
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Start the run, or go on with the one whose training is resumed."""
+        self._catalog = catalog
+        if not self._settings.enabled or not pipeline.nodes:
+            return
+        names = run_params.get("pipeline_names") or ["__default__"]
+        env = run_params.get("env") or "base"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            experiment_id = runs.connect(self._settings, self._project)
+        runs.close_abandoned(experiment_id)
+        pipelines = "+".join("all" if name == "__default__" else name for name in names)
+        tags = {
+            "pipelines": pipelines,
+            "env": env,
+            "kedro.run_id": str(run_params.get("run_id", "")),
+            "mlflow.source.name": f"kedro run --pipelines={','.join(names)} --env={env}",
+            "mlflow.source.type": "PROJECT",
+            **runs.process_tags(),
+            **runs.git_state(self._project),
+        }
+        run = runs.start(
+            experiment_id, name=f"{pipelines} {env}", tags=tags, continue_run=self._run_to_continue(pipeline)
+        )
+        runs.log_parameters(run.info.run_id, self._raw_parameters)
+        self._tracker = MLflowTracker(run.info.run_id)
+        self._tracker.log_dict(runs.software_versions(), "software.json")
+        atexit.register(self._end, "KILLED")
+        self._previous_handler = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, self._terminated)
+        logger.info("MLflow run %s (%s)", run.info.run_name, run.info.run_id)
+
+    def _run_to_continue(self, pipeline: Pipeline) -> str | None:
+        resume = self._parameters is not None and self._parameters.train.resume
+        if not resume or "checkpoints" not in pipeline.inputs() or self._catalog is None:
+            return None
+        checkpoints = self._catalog["checkpoints"]
+        return checkpoints.run_id() if isinstance(checkpoints, CheckpointsDataset) else None
+
+    def _terminated(self, number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    @hook_impl
+    def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
+        """Record what the run read."""
+        self._log_lineage(dataset_name, data, "read")
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
+        """Record what the run made."""
+        if self._tracker is None or self._catalog is None:
+            return
+        self._log_lineage(dataset_name, data, "made")
+        if dataset_name in self._settings.metrics:
+            self._tracker.log_metrics({key: value for key, value in data.items() if isinstance(value, int | float)})
+        if dataset_name in self._settings.artifacts:
+            path = getattr(self._catalog[dataset_name], "path", None) or self._catalog[dataset_name]._filepath
+            self._tracker.log_artifact(Path(path), self._settings.artifacts[dataset_name] or None)
+        dataset = self._catalog[dataset_name]
+        if dataset_name == self._settings.model and isinstance(dataset, ForecasterDataset):
+            example = dataset.input_example()
+            try:
+                model.log_model(dataset.path, **dataset.shapes(), example=example)
+            except Exception as error:
+                logger.warning("MLflow did not take the model: %s", error)
+
+    def _log_lineage(self, name: str, data: Any, context: str) -> None:
+        if self._tracker is None or name not in self._settings.lineage or name in self._logged_inputs:
+            return
+        describe = getattr(self._catalog[name], "lineage", None)
+        if describe is None:
+            return
+        self._logged_inputs.add(name)
+        try:
+            for entry in describe(data):
+                lineage.log_input(self._tracker.run_id, context=context, **entry)
+        except Exception as error:
+            logger.warning("MLflow did not take the lineage of %s: %s", name, error)
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Close the run as FINISHED and print the summary of an evaluation."""
+        self._end("FINISHED")
+        if "summary" in pipeline.all_outputs():
+            sys.stdout.write("\n" + catalog.load("summary").rstrip() + "\n")
+
+    @hook_impl
+    def on_pipeline_error(self, error: Exception) -> None:
+        """Close the run as FAILED, with the reason as a tag."""
+        if self._tracker is not None:
+            reason = plain_error(error) or error
+            mlflow.set_tag("error", str(reason)[:4000])
+        self._end("FAILED")
+
+    def _end(self, status: str) -> None:
+        if self._tracker is None:
+            return
+        tracker, self._tracker = self._tracker, None
+        atexit.unregister(self._end)
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGTERM, self._previous_handler)
+        tracker.flush()
+        mlflow.end_run(status)

@@ -1,0 +1,233 @@
+"""The typed parameters of every pipeline, and one check of them all before any work.
+
+Each top-level key of ``conf/<env>/parameters_*.yml`` is one model here. Unknown keys, wrong types and values outside
+their range are all reported at once, by :func:`validate_parameters`, with the nearest known name.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from weathermill.errors import ParameterError
+
+
+def _iso(value: Any) -> Any:
+    """Dates may be written without quotes in YAML, where they become date objects."""
+    return value.isoformat() if isinstance(value, (dt.date, dt.datetime)) else value
+
+
+IsoTime = Annotated[str, BeforeValidator(_iso)]
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class IngestParameters(_Parameters):
+    """What to take from the sources.
+
+    ``levels`` are pressures in hPa; ``start`` and ``stop`` bound time half open, [start, stop), in ISO 8601.
+    """
+
+    variables: list[str] = Field(min_length=0)
+    levels: list[float] | None = None
+    surface_variables: list[str] = []
+    static_variables: list[str] = []
+    start: IsoTime | None = None
+    stop: IsoTime | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> IngestParameters:
+        if not self.variables and not self.surface_variables:
+            raise ValueError("name at least one of variables and surface_variables")
+        return self
+
+
+class RegridParameters(_Parameters):
+    """The target grid (a name of ``weathermill.fields.grids``, or a mapping; null keeps the grid) and the method."""
+
+    target: str | dict[str, Any] | None = None
+    method: Literal["bilinear", "conservative", "conservative_normed", "nearest_s2d", "nearest_d2s", "patch"] = (
+        "conservative"
+    )
+    vectors: bool = False
+    time_block: int | None = Field(None, ge=1)
+
+
+class PeriodParameters(_Parameters):
+    """A period [start, stop), half open, in ISO 8601; an open end is null."""
+
+    start: IsoTime | None = None
+    stop: IsoTime | None = None
+
+
+class SplitParameters(_Parameters):
+    """Train, validation and test periods: dates, or fractions of the time steps in time order."""
+
+    train: PeriodParameters | Annotated[float, Field(gt=0, lt=1)] = 0.7
+    validation: PeriodParameters | Annotated[float, Field(gt=0, lt=1)] = 0.15
+    test: PeriodParameters | Annotated[float, Field(gt=0, lt=1)] = 0.15
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SplitParameters:
+        values = [self.train, self.validation, self.test]
+        fractions = [value for value in values if isinstance(value, float)]
+        if fractions and len(fractions) != 3:
+            raise ValueError("give all three periods as dates, or all three as fractions")
+        if fractions and sum(fractions) > 1 + 1e-9:
+            raise ValueError(f"the fractions add up to {sum(fractions):g}, more than 1")
+        return self
+
+
+class TensorsParameters(_Parameters):
+    """How the training store is written."""
+
+    dtype: Literal["float16", "float32", "bfloat16"] = "float16"
+    steps_per_shard: int | None = Field(None, ge=1)
+
+
+class ModelParameters(_Parameters):
+    """The network: see ``weathermill.models``."""
+
+    name: str = "unet"
+    base_channels: int = Field(64, ge=1)
+    depth: int = Field(3, ge=1, le=6)
+    boundary: Literal["sphere", "zeros"] = "sphere"
+    norm: Literal["batch", "group", "none"] = "batch"
+    target: Literal["tendency", "state"] = "tendency"
+
+
+class StepParameters(_Parameters):
+    """How one optimiser step is computed; null leaves the choice to the device."""
+
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = None
+    compile: bool | None = None
+    cuda_graph: bool | None = None
+    channels_last: bool | None = None
+    clip_norm: float | None = Field(None, gt=0)
+    accumulate: int = Field(1, ge=1)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    checkpointing: bool | Literal["auto"] = False
+
+
+class TrainParameters(_Parameters):
+    """How the network is trained: see ``weathermill.training.engine``."""
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(4, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    loss: Literal["mse", "mae", "huber"] = "mse"
+    rollout: list[int] = Field(default=[1], min_length=1)
+    step: StepParameters = StepParameters()
+    feed: Literal["auto", "device", "pinned", "mapped"] = "auto"
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    checkpoint_every_steps: int | None = Field(None, ge=1)
+    keep_checkpoints: int = Field(3, ge=1)
+    deterministic: bool = False
+    resume: bool = False
+
+
+class EvaluateParameters(_Parameters):
+    """What is verified: lead times up to ``lead_time_hours`` from every ``initial_step``-th state of the test period."""
+
+    lead_time_hours: float = Field(120.0, gt=0)
+    initial_step: int = Field(1, ge=1)
+    batch_size: int = Field(16, ge=1)
+    headline_channels: list[str] = []
+    map_channels: list[str] = []
+    map_lead_times_hours: list[float] = [24.0, 72.0, 120.0]
+    confidence: float = Field(0.95, gt=0, lt=1)
+    bootstrap_samples: int = Field(500, ge=10)
+    block_days: float = Field(2.0, gt=0)
+
+
+class ForecastParameters(_Parameters):
+    """A forecast: from ``initial_time`` (null: the last state of the source) to ``lead_time_hours``."""
+
+    initial_time: IsoTime | None = None
+    lead_time_hours: float = Field(240.0, gt=0)
+
+
+class Parameters(_Parameters):
+    """All parameters of the project."""
+
+    seed: int = Field(0, ge=0)
+    ingest: IngestParameters
+    regrid: RegridParameters = RegridParameters()
+    splits: SplitParameters = SplitParameters()
+    tensors: TensorsParameters = TensorsParameters()
+    model: ModelParameters = ModelParameters()
+    train: TrainParameters = TrainParameters()
+    evaluate: EvaluateParameters = EvaluateParameters()
+    forecast: ForecastParameters = ForecastParameters()
+
+
+def _known_names(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Parameters
+    for part in location:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    return list(getattr(model, "model_fields", {}))
+
+
+def _of_other_branch(error: Mapping[str, Any]) -> bool:
+    """Whether pydantic tried this branch of a union in vain only because the value is plainly of the other kind."""
+    branches = [part for part in error["loc"] if isinstance(part, str)]
+    as_number = any(part.startswith("constrained-") for part in branches)
+    as_period = "PeriodParameters" in branches
+    return (as_number and isinstance(error["input"], dict)) or (
+        as_period and not isinstance(error["input"], dict) and error["type"] == "model_type"
+    )
+
+
+def _fault(error: Mapping[str, Any]) -> str:
+    location = tuple(part for part in error["loc"] if isinstance(part, str) and not part[:1].isupper())
+    name = ".".join(str(part) for part in error["loc"] if not (isinstance(part, str) and (part[:1].isupper() or part.startswith("constrained-"))))
+    if error["type"] == "extra_forbidden":
+        known = _known_names(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+        return f"{name}: unknown parameter; {hint}"
+    if error["type"] == "missing":
+        return f"{name}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {message} (given: {error['input']!r})"
+
+
+def validate_parameters(parameters: Mapping[str, Any]) -> Parameters:
+    """Check all parameters of a run.
+
+    Parameters
+    ----------
+    parameters
+        The merged contents of ``conf/<env>/parameters*.yml`` and ``--params``.
+
+    Returns
+    -------
+    Parameters
+        The typed parameters.
+
+    Raises
+    ------
+    ParameterError
+        With one line for each fault: its dotted name, what is wrong and what was given.
+    """
+    try:
+        return Parameters.model_validate(parameters)
+    except ValidationError as error:
+        faults = [_fault(item) for item in error.errors(include_url=False) if not _of_other_branch(item)]
+        raise ParameterError(
+            f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the parameters:\n  "
+            + "\n  ".join(dict.fromkeys(faults))
+        ) from None

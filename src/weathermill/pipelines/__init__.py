@@ -1,0 +1,1 @@
+"""One folder a pipeline: thin nodes that call the library, and the graph that ties them."""

@@ -1,0 +1,5 @@
+"""From weights to skill."""
+
+from weathermill.pipelines.evaluate.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

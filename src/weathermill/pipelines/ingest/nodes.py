@@ -1,0 +1,43 @@
+"""Nodes of the ingest pipeline."""
+
+from __future__ import annotations
+
+import json
+
+import xarray as xr
+
+from weathermill.datasets import RawFields
+from weathermill.fields.conventions import canonicalise
+from weathermill.fields.inspection import InspectionReport, inspect
+from weathermill.parameters import IngestParameters
+
+
+def _canonical(raw: RawFields, parameters: IngestParameters) -> xr.Dataset:
+    return canonicalise(
+        raw.datasets,
+        variables=parameters.variables,
+        surface_variables=parameters.surface_variables,
+        static_variables=parameters.static_variables,
+        levels=parameters.levels,
+        start=parameters.start,
+        stop=parameters.stop,
+        source_names=raw.names,
+    )
+
+
+def inspect_sources(raw: RawFields, parameters: IngestParameters) -> InspectionReport:
+    """Look for what is wrong with what would be ingested."""
+    return inspect(_canonical(raw, parameters), source_names=raw.names)
+
+
+def render_inspection(findings: InspectionReport) -> str:
+    """Write the findings as an HTML page."""
+    return findings.to_html()
+
+
+def ingest_fields(raw: RawFields, findings: InspectionReport, parameters: IngestParameters) -> xr.Dataset:
+    """Bring the sources into canonical form, lazily; refuse if the inspection found errors."""
+    findings.raise_for_errors()
+    fields = _canonical(raw, parameters)
+    fields.attrs["sources"] = json.dumps(raw.sources)
+    return fields

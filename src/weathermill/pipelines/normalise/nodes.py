@@ -1,0 +1,34 @@
+"""Nodes of the normalise pipeline."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from weathermill.fields import statistics as field_statistics
+from weathermill.fields.flatten import to_channels
+from weathermill.fields.grids import area_weights
+from weathermill.parameters import IngestParameters, SplitParameters
+from weathermill.pipelines.splitting import period_runs, time_seconds, time_step_seconds
+
+
+def channels_of(regridded: xr.Dataset, ingest: IngestParameters) -> tuple[xr.DataArray, list[dict]]:
+    """Flatten fields to channels in the order of the parameters."""
+    return to_channels(
+        regridded, prognostic=[*ingest.variables, *ingest.surface_variables], static=ingest.static_variables
+    )
+
+
+def compute_statistics(regridded: xr.Dataset, ingest: IngestParameters, splits: SplitParameters) -> xr.Dataset:
+    """Compute mean, standard deviation and that of the tendency over the training period."""
+    channels, _ = channels_of(regridded, ingest)
+    times, calendar = time_seconds(regridded)
+    step = time_step_seconds(times)
+    return field_statistics.compute_statistics(
+        channels, area_weights(regridded["latitude"].values), period_runs(times, calendar, step, splits)["train"], step
+    )
+
+
+def normalise_fields(regridded: xr.Dataset, statistics: xr.Dataset, ingest: IngestParameters) -> xr.DataArray:
+    """Normalise all channels, lazily."""
+    channels, _ = channels_of(regridded, ingest)
+    return field_statistics.normalise(channels, statistics)

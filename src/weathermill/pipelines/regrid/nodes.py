@@ -1,0 +1,39 @@
+"""Nodes of the regrid pipeline."""
+
+from __future__ import annotations
+
+import logging
+
+import xarray as xr
+
+from weathermill.fields.grids import grid_of, named_grid
+from weathermill.fields.regridding import RegridWeights, apply_weights, make_weights, regrid_report, weights_key
+from weathermill.parameters import RegridParameters
+
+logger = logging.getLogger(__name__)
+
+
+def choose_target_grid(fields: xr.Dataset, parameters: RegridParameters) -> xr.Dataset:
+    """Make the target grid, or take that of the fields."""
+    return grid_of(fields) if parameters.target is None else named_grid(parameters.target)
+
+
+def make_regrid_weights(
+    fields: xr.Dataset, target: xr.Dataset, known: RegridWeights | None, parameters: RegridParameters
+) -> RegridWeights:
+    """Make the weights, or take the known ones if they are of these grids, mask and method."""
+    key = weights_key(grid_of(fields), target, parameters.method)
+    if known is not None and known.key == key:
+        logger.info("Regridding weights: %s, reused (made by %s)", key[:12], known.provider)
+        return known
+    return make_weights(grid_of(fields), target, parameters.method)
+
+
+def regrid_fields(fields: xr.Dataset, weights: RegridWeights, target: xr.Dataset) -> xr.Dataset:
+    """Apply the weights, lazily."""
+    return apply_weights(fields, weights, target)
+
+
+def report_regridding(fields: xr.Dataset, regridded: xr.Dataset, weights: RegridWeights) -> dict:
+    """Measure what regridding did to the fields."""
+    return regrid_report(fields, regridded, weights)

@@ -1,0 +1,57 @@
+"""Nodes of the tensors pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import xarray as xr
+
+from weathermill.datasets import TensorContent
+from weathermill.fields.grids import area_weights
+from weathermill.parameters import IngestParameters, SplitParameters, TensorsParameters
+from weathermill.pipelines.normalise.nodes import channels_of
+from weathermill.pipelines.splitting import period_runs, time_seconds, time_step_seconds
+from weathermill.tensors.channels import ChannelTable
+
+
+def lay_out_tensors(
+    normalised: xr.DataArray,
+    regridded: xr.Dataset,
+    statistics: xr.Dataset,
+    ingest: IngestParameters,
+    splits: SplitParameters,
+    parameters: TensorsParameters,
+) -> TensorContent:
+    """Say what the store holds; its contents are streamed when it is saved."""
+    _, channels = channels_of(regridded, ingest)
+    times, calendar = time_seconds(normalised)
+    step = time_step_seconds(times)
+    runs = period_runs(times, calendar, step, splits)
+    provenance = {
+        "sources": json.loads(regridded.attrs.get("sources", "[]")),
+        "simulated": regridded.attrs.get("simulated", ""),
+        "title": regridded.attrs.get("title", ""),
+        "regridding": regridded.attrs.get("regridding", ""),
+    }
+    numbers = {name: statistics[name].values for name in ("mean", "std", "tendency_std")}
+    digest = hashlib.sha256()
+    for part in (channels, provenance, runs, parameters.model_dump(), times.tolist()):
+        digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    for coordinate in (normalised["latitude"], normalised["longitude"], *numbers.values()):
+        digest.update(np.ascontiguousarray(coordinate, dtype=np.float64).tobytes())
+    return TensorContent(
+        normalised=normalised,
+        channels=ChannelTable.from_dicts(channels),
+        times=times,
+        calendar=calendar,
+        time_step=step,
+        area_weights=area_weights(normalised["latitude"].values),
+        splits=runs,
+        dtype=parameters.dtype,
+        steps_per_shard=parameters.steps_per_shard,
+        provenance=provenance,
+        fingerprint=digest.hexdigest(),
+        **numbers,
+    )

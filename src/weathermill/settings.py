@@ -1,0 +1,22 @@
+"""Kedro's project settings."""
+
+from __future__ import annotations
+
+import os
+
+from weathermill.hooks import DaskHook, MLflowHook, ParametersHook
+
+# Neither Kedro's telemetry plugin nor MLflow's may report anything unless the user says so.
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+# The last hook here runs first.
+HOOKS = (MLflowHook(), DaskHook(), ParametersHook())
+
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
+
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "merge_strategy": {"parameters": "soft", "mlflow": "soft", "dask": "soft"},
+    "config_patterns": {"mlflow": ["mlflow*", "mlflow*/**"], "dask": ["dask*", "dask*/**"]},
+}

@@ -1,0 +1,32 @@
+"""Where a result came from: catalog entries as MLflow inputs, each with a digest of its contents."""
+
+from __future__ import annotations
+
+import mlflow
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import DatasetInput, InputTag
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+
+def log_input(run_id: str, *, name: str, source: str, digest: str, context: str) -> None:
+    """Log one input of a run.
+
+    Nothing is read: the digest comes from whoever made the data.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    name
+        The catalog entry.
+    source
+        Its path or URL.
+    digest
+        A digest of its contents; MLflow keeps 36 characters.
+    context
+        What the run did with it, such as "read" or "made".
+    """
+    dataset = MetaDataset(source=resolve_dataset_source(source), name=name, digest=digest[:36])
+    entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag(MLFLOW_DATASET_CONTEXT, context)])
+    mlflow.MlflowClient().log_inputs(run_id, [entry])

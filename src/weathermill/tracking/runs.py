@@ -1,0 +1,124 @@
+"""The life of an MLflow run: opened, described, closed in the state that is true."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psutil
+from mlflow.entities import Param, Run, RunStatus
+
+from weathermill.tracking.settings import TrackingSettings
+
+logger = logging.getLogger(__name__)
+
+SOFTWARE = ("weathermill", "kedro", "torch", "xarray", "dask", "zarr", "xesmf", "numpy", "numba", "mlflow")
+PARAM_LENGTH = 6000
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested mappings under dotted names."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def software_versions() -> dict[str, str]:
+    """The versions of the packages that results depend on."""
+    versions = {"python": platform.python_version()}
+    for name in SOFTWARE:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_state(project: Path) -> dict[str, str]:
+    """The commit of the project and whether the work tree differs from it; empty outside a repository."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=project, capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+    try:
+        commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"mlflow.source.git.commit": commit, "git.dirty": str(dirty).lower()}
+
+
+def connect(settings: TrackingSettings, project: Path) -> str:
+    """Point MLflow at the store of the project and return the experiment's id, made if it is new."""
+    mlflow.set_tracking_uri(settings.resolved_uri(project))
+    experiment = mlflow.get_experiment_by_name(settings.experiment)
+    if experiment is None:
+        location = settings.resolved_artifacts(project)
+        experiment_id = mlflow.create_experiment(settings.experiment, artifact_location=location)
+    else:
+        experiment_id = experiment.experiment_id
+    mlflow.set_experiment(experiment_id=experiment_id)
+    return experiment_id
+
+
+def close_abandoned(experiment_id: str) -> list[str]:
+    """Mark as KILLED the RUNNING runs of this host whose process is gone; return their ids."""
+    client = mlflow.MlflowClient()
+    abandoned = []
+    running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=200)
+    for run in running:
+        tags = run.data.tags
+        if tags.get("process.host") != socket.gethostname() or "process.id" not in tags:
+            continue
+        if not _alive(int(tags["process.id"]), float(tags.get("process.started", 0))):
+            client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+            abandoned.append(run.info.run_id)
+            logger.warning("MLflow run %s was left RUNNING by a process that is gone: marked KILLED", run.info.run_name)
+    return abandoned
+
+
+def _alive(pid: int, started: float) -> bool:
+    try:
+        return abs(psutil.Process(pid).create_time() - started) < 2.0
+    except psutil.Error:
+        return False
+
+
+def process_tags() -> dict[str, str]:
+    """Tags that tell which process a run belongs to."""
+    started = psutil.Process().create_time()
+    return {"process.host": socket.gethostname(), "process.id": str(os.getpid()), "process.started": f"{started:.3f}"}
+
+
+def start(experiment_id: str, *, name: str, tags: Mapping[str, str], continue_run: str | None = None) -> Run:
+    """Start a run, or go on with the run ``continue_run`` where the store knows it."""
+    if continue_run is not None:
+        try:
+            run = mlflow.start_run(run_id=continue_run)
+        except mlflow.exceptions.MlflowException as error:
+            logger.warning("MLflow run %s cannot be continued (%s): a new one is started", continue_run, error)
+        else:
+            mlflow.set_tags({**tags, "resumed": "true"})
+            return run
+    return mlflow.start_run(experiment_id=experiment_id, run_name=name, tags=dict(tags))
+
+
+def log_parameters(run_id: str, parameters: Mapping[str, Any]) -> None:
+    """Log flattened parameters in batches; those that the run has already are left as they are."""
+    client = mlflow.MlflowClient()
+    known = client.get_run(run_id).data.params
+    params = [Param(k, str(v)[:PARAM_LENGTH]) for k, v in flatten(parameters) if k not in known]
+    for first in range(0, len(params), 100):
+        client.log_batch(run_id, params=params[first : first + 100])

@@ -1,0 +1,73 @@
+"""Where and how runs are recorded: the contents of ``conf/<env>/mlflow.yml``, typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from weathermill.errors import ParameterError
+
+
+class TrackingSettings(BaseModel):
+    """The contents of ``mlflow.yml``.
+
+    Parameters
+    ----------
+    enabled
+        Whether runs are recorded at all.
+    tracking_uri
+        An MLflow tracking URI. A ``sqlite:///`` URI with a relative path is relative to the project.
+    experiment
+        The one experiment of the project.
+    artifact_location
+        Where artefacts of a new experiment go; relative to the project. Null leaves it to the server.
+    artifacts
+        Catalog entries whose file or folder is logged once saved, each with its folder among the artefacts.
+    metrics
+        Catalog entries (mappings of numbers) that are logged as metrics once saved.
+    lineage
+        Catalog entries that are logged as inputs with their digest.
+    model
+        The catalog entry that is logged as the run's model.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: bool = True
+    tracking_uri: str = "sqlite:///mlflow.db"
+    experiment: str = "weathermill"
+    artifact_location: str | None = "mlartifacts"
+    artifacts: dict[str, str] = {}
+    metrics: list[str] = []
+    lineage: list[str] = []
+    model: str | None = "model"
+
+    def resolved_uri(self, project: Path) -> str:
+        """The tracking URI with a relative SQLite path made absolute against ``project``."""
+        prefix = "sqlite:///"
+        if self.tracking_uri.startswith(prefix) and not self.tracking_uri.startswith(prefix + "/"):
+            return f"{prefix}{(project / self.tracking_uri.removeprefix(prefix)).resolve()}"
+        return self.tracking_uri
+
+    def resolved_artifacts(self, project: Path) -> str | None:
+        """The artefact location as a URI, a relative path made absolute against ``project``."""
+        if self.artifact_location is None or "://" in self.artifact_location:
+            return self.artifact_location
+        return (project / self.artifact_location).resolve().as_uri()
+
+
+def tracking_settings(configuration: dict[str, Any]) -> TrackingSettings:
+    """Check the contents of ``mlflow.yml``.
+
+    Raises
+    ------
+    ParameterError
+        If there are unknown or ill-typed keys.
+    """
+    try:
+        return TrackingSettings.model_validate(configuration)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise ParameterError(f"mlflow.yml: {faults}", remedy="Correct conf/<env>/mlflow.yml.") from None

@@ -44,8 +44,8 @@ class Channel:
 class ChannelTable(Sequence[Channel]):
     """The channels of a store or a network in the order of their indices.
 
-    Prognostic channels come first, then forcings, then statics; the first two kinds are the *dynamic* ones, which
-    the store holds for every time.
+    Prognostic channels come first, then forcings, then statics; the first two kinds are the *dynamic* ones,
+    which the store holds for every time.
 
     Parameters
     ----------

@@ -1,0 +1,151 @@
+"""One shard: a safetensors file with a single tensor whose bytes start on a page boundary.
+
+The header is padded with spaces, as the format allows, to 4096 bytes: any safetensors reader opens the
+file, and a memory map or a direct read of the data is page aligned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from weathermill.errors import StoreError
+from weathermill.tensors.files import fsync_folder
+
+PAGE = 4096
+TENSOR = "fields"
+
+# NumPy has no bfloat16: its bits travel as uint16.
+NUMPY_DTYPES = {"float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2"), "float32": np.dtype("<f4")}
+TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_CODES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+
+
+def encode(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Round float32 values to the stored dtype, to nearest with ties to even.
+
+    Parameters
+    ----------
+    values
+        float32, any shape.
+    dtype
+        ``"float16"``, ``"bfloat16"`` (returned as its bits in uint16) or ``"float32"``.
+    """
+    if dtype == "float32":
+        return np.ascontiguousarray(values, dtype=NUMPY_DTYPES[dtype])
+    if dtype == "float16":
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(values).astype(NUMPY_DTYPES[dtype])
+    tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(torch.bfloat16)
+    return tensor.view(torch.uint16).numpy() if hasattr(torch, "uint16") else tensor.view(torch.int16).numpy()
+
+
+def decode(stored: np.ndarray, dtype: str) -> np.ndarray:
+    """Widen stored values to float32, exactly."""
+    if dtype == "bfloat16":
+        return (np.asarray(stored, dtype=np.uint32) << 16).view(np.float32)
+    return np.asarray(stored, dtype=np.float32)
+
+
+def as_tensor(stored: np.ndarray, dtype: str) -> torch.Tensor:
+    """View stored values as a torch tensor of their true dtype, without a copy; `stored` must be writable."""
+    if dtype == "bfloat16":
+        return torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(stored)
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """What a shard says of itself: dtype, shape, where its data start, and its metadata."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    metadata: dict[str, str]
+
+
+def shard_size(shape: tuple[int, ...], dtype: str) -> int:
+    """Size in bytes of the file that `write_shard` makes."""
+    return PAGE + int(np.prod(shape)) * NUMPY_DTYPES[dtype].itemsize
+
+
+def write_shard(path: Path, stored: np.ndarray, dtype: str, metadata: Mapping[str, str]) -> tuple[int, str]:
+    """Write one shard as ``<name>.partial``, synced to disk before it gets its name.
+
+    Returns
+    -------
+    size, sha256
+        Of the whole file.
+    """
+    stored = np.ascontiguousarray(stored)
+    entry = {"dtype": _CODES[dtype], "shape": list(stored.shape), "data_offsets": [0, stored.nbytes]}
+    header = json.dumps({"__metadata__": dict(metadata), TENSOR: entry}).encode()
+    if len(header) > PAGE - 8:
+        raise ValueError(f"The metadata of a shard must fit {PAGE - 8} bytes.")
+    head = (PAGE - 8).to_bytes(8, "little") + header.ljust(PAGE - 8)
+    body = memoryview(stored.reshape(-1).view(np.uint8))
+    digest = hashlib.sha256(head)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb", buffering=0) as file:
+            _write_all(file, memoryview(head))
+            for start in range(0, len(body), 1 << 24):
+                chunk = body[start : start + (1 << 24)]
+                digest.update(chunk)
+                _write_all(file, chunk)
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+    return PAGE + len(body), digest.hexdigest()
+
+
+def _write_all(file, data: memoryview) -> None:
+    while data:
+        data = data[file.write(data) :]
+
+
+def read_header(path: Path) -> ShardHeader:
+    """Parse the header of a shard.
+
+    Raises
+    ------
+    StoreError
+        When the file is missing, too short for its header or tensor, or no safetensors file with the one
+        tensor.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= size - 8:
+                raise StoreError(
+                    f"Shard {path.name} is damaged: it is too short for its header.", where=str(path)
+                )
+            header = json.loads(file.read(length))
+        entry = header[TENSOR]
+        dtype = next(name for name, code in _CODES.items() if code == entry["dtype"])
+        begin, end = entry["data_offsets"]
+        shape = tuple(int(n) for n in entry["shape"])
+        expected = int(np.prod(shape)) * NUMPY_DTYPES[dtype].itemsize
+        if end - begin != expected or 8 + length + end > size:
+            raise StoreError(
+                f"Shard {path.name} is truncated: it has {size} bytes and needs {8 + length + end}.",
+                where=str(path),
+            )
+        return ShardHeader(dtype, shape, 8 + length + begin, dict(header.get("__metadata__", {})))
+    except FileNotFoundError as error:
+        raise StoreError(f"Shard {path.name} is missing.", where=str(path)) from error
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        raise StoreError(
+            f"Shard {path.name} is damaged: its header cannot be read.", where=str(path)
+        ) from error

@@ -1,0 +1,292 @@
+"""Writing a tensor store, shard by shard, so that a killed write goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save as save_arrays
+
+from weathermill.errors import MissingDataError, StoreError
+from weathermill.tensors.channels import ChannelTable
+from weathermill.tensors.files import (
+    json_bytes,
+    recover_folder,
+    replace_folder,
+    sealed_json,
+    sha256_of,
+    unseal_json,
+    write_atomic,
+    writing,
+)
+from weathermill.tensors.layout import ARRAYS, FORMAT, MANIFEST, SHARDS, VERSION, Layout
+from weathermill.tensors.shards import NUMPY_DTYPES, encode, shard_size, write_shard
+from weathermill.tensors.splits import Runs
+
+_TARGET_SHARD_BYTES = 128 * 2**20
+_STANDARD = {"standard", "gregorian", "proleptic_gregorian"}
+
+
+class TensorWriter:
+    """Writes a store at ``<path>.partial`` and gives it its name when it is complete.
+
+    Shards may be written in any order, from several threads, or from processes that unpickled the writer. A
+    writer made again after a crash with the same description and fingerprint keeps the shards that are
+    whole; with any other it starts anew. A store that stands at `path` stays readable until `finish`.
+
+    Parameters
+    ----------
+    path
+        The folder of the finished store.
+    channels
+        Dynamic channels (prognostic, then forcing) are stored per time, statics once.
+    latitude, longitude
+        Degrees; float64 (lat,) and (lon,).
+    times
+        int64 (time,), seconds since 1970-01-01 in `calendar`.
+    calendar
+        CF calendar name.
+    time_step
+        Seconds between consecutive states.
+    area_weights
+        float64 (lat,) or (lat, lon), mean one.
+    mean, std, tendency_std
+        float64 per channel in physical units, of all channels or of the dynamic ones.
+    splits
+        Name to half-open ``(start, stop)`` runs of time indices, see `split_indices`.
+    static
+        float32 (n_static, lat, lon), normalised; None without statics.
+    dtype
+        ``"float16"``, ``"bfloat16"`` or ``"float32"``.
+    steps_per_shard
+        Times per shard; None makes shards of about 128 MiB.
+    provenance
+        JSON-ready; carried in the manifest, and no part of the identity.
+    fingerprint
+        Of everything that the fields were computed from.
+    allow_missing
+        Whether NaN may be stored.
+
+    Raises
+    ------
+    UnwritableOutputError
+        When the folder cannot be made or written.
+    StoreError, GridError, ParameterError
+        When the description contradicts itself.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        channels: ChannelTable,
+        latitude: np.ndarray,
+        longitude: np.ndarray,
+        times: np.ndarray,
+        calendar: str,
+        time_step: int,
+        area_weights: np.ndarray,
+        mean: np.ndarray,
+        std: np.ndarray,
+        tendency_std: np.ndarray,
+        splits: Mapping[str, Sequence[tuple[int, int]] | Runs],
+        static: np.ndarray | None = None,
+        dtype: str = "float16",
+        steps_per_shard: int | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        fingerprint: str = "",
+        allow_missing: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.fingerprint = fingerprint
+        self.provenance = dict(provenance or {})
+        self.allow_missing = allow_missing
+        if steps_per_shard is None:
+            itemsize = NUMPY_DTYPES[dtype].itemsize if dtype in NUMPY_DTYPES else 2
+            state = channels.n_dynamic * len(latitude) * len(longitude) * itemsize
+            steps_per_shard = max(1, _TARGET_SHARD_BYTES // max(1, state))
+        self.layout = Layout(
+            channels=channels,
+            latitude=latitude,
+            longitude=longitude,
+            times=times,
+            calendar=calendar,
+            time_step=time_step,
+            area_weights=area_weights,
+            mean=mean,
+            std=std,
+            tendency_std=tendency_std,
+            splits=dict(splits),
+            static=static,
+            dtype=dtype,
+            steps_per_shard=max(1, int(steps_per_shard)),
+        )
+        self.identity = self.layout.identity(fingerprint)
+        self.partial = self.path.with_name(self.path.name + ".partial")
+        json_bytes(self.provenance)
+        self._open()
+
+    def _open(self) -> None:
+        token = self.partial / "identity"
+        self._finished: list[dict[str, Any]] = []
+        with writing(self.path, "The tensor store"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            recover_folder(self.path)
+            if self.partial.exists():
+                self._finished = self._finished_records()
+                ours = token.is_file() and token.read_text().strip() == self.identity
+                if not (ours or self._finished):
+                    shutil.rmtree(self.partial)
+            (self.partial / SHARDS).mkdir(parents=True, exist_ok=True)
+            write_atomic(token, self.identity.encode())
+            for leftover in (self.partial / SHARDS).glob("*.partial"):
+                leftover.unlink()
+
+    def _finished_records(self) -> list[dict[str, Any]]:
+        # A crash between the manifest and the last rename leaves a complete store under the partial name.
+        try:
+            manifest = unseal_json((self.partial / MANIFEST).read_bytes())
+        except (OSError, ValueError):
+            return []
+        return manifest["shards"] if manifest.get("identity") == self.identity else []
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """The half-open time range of each shard."""
+        return self.layout.shard_ranges
+
+    def pending(self) -> list[tuple[int, int]]:
+        """List the time ranges still to be written, after checking the size and SHA-256 of what is there."""
+        return [span for k, span in enumerate(self.ranges) if self._record(k, check=True) is None]
+
+    def _shard(self, k: int) -> Path:
+        return self.partial / SHARDS / f"{k:05d}.safetensors"
+
+    def _record(self, k: int, check: bool) -> dict[str, Any] | None:
+        shard = self._shard(k)
+        sidecar = shard.with_suffix(".json")
+        try:
+            record = json.loads(sidecar.read_bytes()) if sidecar.exists() else self._finished[k]
+            if shard.stat().st_size != record["size"]:
+                return None
+            if check and sha256_of(shard) != record["sha256"]:
+                return None
+        except (OSError, ValueError, KeyError, IndexError):
+            return None
+        return record
+
+    def write(self, start: int, array: np.ndarray) -> None:
+        """Write the shard that begins at time index `start`.
+
+        Parameters
+        ----------
+        start
+            The start of one of the ranges of `pending`.
+        array
+            float32 (time, dynamic channel, latitude, longitude), normalised, for the whole range.
+
+        Raises
+        ------
+        MissingDataError
+            When a value is NaN or infinite (unless `allow_missing`), with the channel and time.
+        StoreError
+            When the range or shape is not a shard's, or a value is beyond what the stored dtype can hold.
+        UnwritableOutputError
+            When the disk is full or the folder read-only; what was written before stays.
+        """
+        k, rest = divmod(int(start), self.layout.steps_per_shard)
+        if rest or not 0 <= k < len(self.ranges):
+            raise StoreError(
+                f"No shard begins at time index {start}; a shard holds {self.layout.steps_per_shard}."
+            )
+        begin, stop = self.ranges[k]
+        expected = (stop - begin, *self.layout.state_shape)
+        if tuple(array.shape) != expected:
+            raise StoreError(f"Shard {k} needs an array of shape {expected}; got {tuple(array.shape)}.")
+        values = np.ascontiguousarray(array, dtype=np.float32)
+        if not self.allow_missing:
+            self._refuse(~np.isfinite(values), begin, "is missing (NaN or infinite)")
+        stored = encode(values, self.layout.dtype)
+        if self.layout.dtype == "float16":
+            self._refuse(np.isinf(stored) & np.isfinite(values), begin, "is beyond the range of float16")
+        metadata = {"start": str(begin), "stop": str(stop), "identity": self.identity}
+        shard = self._shard(k)
+        with writing(self.path, f"Shard {k} of the tensor store"):
+            size, digest = write_shard(shard, stored, self.layout.dtype, metadata)
+            record = {
+                "file": f"{SHARDS}/{shard.name}",
+                "start": begin,
+                "stop": stop,
+                "size": size,
+                "sha256": digest,
+            }
+            write_atomic(shard.with_suffix(".json"), json_bytes(record))
+
+    def _refuse(self, bad: np.ndarray, begin: int, what: str) -> None:
+        if not bad.any():
+            return
+        time, channel = (int(axis[0]) for axis in np.nonzero(bad.any(axis=(2, 3))))
+        seconds = int(self.layout.times[begin + time])
+        when = (
+            str(np.datetime64(seconds, "s"))
+            if self.layout.calendar in _STANDARD
+            else f"{seconds} s since 1970"
+        )
+        name = self.layout.channels.names[self.layout.channels.dynamic[channel]]
+        share = 100 * float(bad[time, channel].mean())
+        if "missing" in what:
+            raise MissingDataError(
+                f"Channel {name!r} {what} at {when}, on {share:.3g} % of the grid.",
+                where=str(self.path),
+                remedy="Choose another period, level or region, or allow missing values and mask them.",
+            )
+        raise StoreError(
+            f"Channel {name!r} {what} at {when}, on {share:.3g} % of the grid.",
+            where=str(self.path),
+            remedy="Store as bfloat16 or float32, or look at the channel's statistics.",
+        )
+
+    def finish(self) -> Path:
+        """Complete the store and give it its name; an older one is moved aside only now, and then deleted.
+
+        Raises
+        ------
+        StoreError
+            When shards are missing.
+        UnwritableOutputError
+            When the disk is full or the folder read-only; what was written before stays.
+        """
+        records = [self._record(k, check=False) for k in range(len(self.ranges))]
+        missing = [span for span, record in zip(self.ranges, records, strict=True) if record is None]
+        if missing:
+            raise StoreError(
+                f"{len(missing)} of {len(records)} shards are not written yet.", where=str(self.path)
+            )
+        with writing(self.path, "The tensor store"):
+            arrays = self.partial / ARRAYS
+            write_atomic(arrays, save_arrays(self.layout.arrays()))
+            manifest = {
+                "format": FORMAT,
+                "version": VERSION,
+                "fingerprint": self.fingerprint,
+                "identity": self.identity,
+                **self.layout.description(),
+                "shards": records,
+                "arrays": {"file": ARRAYS, "size": arrays.stat().st_size, "sha256": sha256_of(arrays)},
+                "provenance": self.provenance,
+            }
+            write_atomic(self.partial / MANIFEST, sealed_json(manifest))
+            for k in range(len(self.ranges)):
+                self._shard(k).with_suffix(".json").unlink(missing_ok=True)
+            (self.partial / "identity").unlink(missing_ok=True)
+            replace_folder(self.partial, self.path)
+        return self.path
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes that the shards have or will have: what the disk must hold."""
+        return sum(shard_size((b - a, *self.layout.state_shape), self.layout.dtype) for a, b in self.ranges)

@@ -1,7 +1,7 @@
-"""The baselines that a forecast has to beat: climatologies. Persistence is the initial state and needs no code.
+"""Climatologies: baselines that a forecast has to beat. Persistence is the initial state and needs no code.
 
-A climatology is made from the training period only, in one stream over the states (several, over blocks of channels,
-where memory is short), and evaluated at any valid time.
+A climatology is made from the training period only, in one stream over the states (several, over blocks of
+channels, where memory is short), and evaluated at any valid time.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Climatology:
     bins
         Hours of day (for "harmonic" and "hourly"), weeks of the year ("weekly"), or one zero ("mean").
     coefficients
-        float32 (bin, term, channel, latitude, longitude), physical units. Terms are 1, cos, sin, cos 2, sin 2, ... of
-        the annual phase; one term where there are no harmonics.
+        float32 (bin, term, channel, latitude, longitude), physical units. Terms are 1, cos, sin, cos 2, sin
+        2, ... of the annual phase; one term where there are no harmonics.
     attrs
         How it was made, for the record.
     """
@@ -62,8 +62,9 @@ class Climatology:
         Returns
         -------
         numpy.ndarray
-            float32 (time, channel, latitude, longitude), physical units. Between the hours of day that the training
-            data have, values are interpolated linearly; a week they lack is taken from the nearest week.
+            float32 (time, channel, latitude, longitude), physical units. Between the hours of day that the
+            training data have, values are interpolated linearly; a week they lack is taken from the nearest
+            week.
         """
         times = clock.as_times(times)
         result = np.empty((len(times), *self.coefficients.shape[2:]), dtype=np.float32)
@@ -127,18 +128,19 @@ def climatology(
     Parameters
     ----------
     read
-        ``read(i)`` returns the state at ``times[i]``, (channel, latitude, longitude); or an array of all of them.
+        ``read(i)`` returns the state at ``times[i]``, (channel, latitude, longitude); or an array of all of
+        them.
     times
         Times of all states, datetime64 or cftime.
     training_runs
         ``(start, stop)`` index ranges of the training period; all times by default.
     kind
-        "auto": annual harmonics for each hour of day where the training period covers the year, else the mean of each
-        hour of day, else (fewer than ten states an hour of day) the overall mean. Or one of "harmonic", "hourly",
-        "mean", "weekly" by name.
+        "auto": annual harmonics for each hour of day where the training period covers the year, else the mean
+        of each hour of day, else (fewer than ten states an hour of day) the overall mean. Or one of
+        "harmonic", "hourly", "mean", "weekly" by name.
     harmonics
-        Number of annual harmonics; by default 1 under three years of data, 2 under ten, 3 above (every further one
-        fits weather of the training years rather than climate).
+        Number of annual harmonics; by default 1 under three years of data, 2 under ten, 3 above (every
+        further one fits weather of the training years rather than climate).
     mean, std
         Where ``read`` gives normalised states, the channels' means and standard deviations, with which the
         climatology is put into physical units.
@@ -184,8 +186,8 @@ def climatology(
         bins, bin_of = np.unique(hours, return_inverse=True)
     if chosen == HARMONIC and np.bincount(bin_of).min() < 4 * basis.shape[1]:
         raise ParameterError(
-            f"{harmonics} annual harmonics cannot be fitted: an hour of day has only {np.bincount(bin_of).min()}"
-            f" states, {4 * basis.shape[1]} are needed",
+            f"{harmonics} annual harmonics cannot be fitted: an hour of day has only"
+            f" {np.bincount(bin_of).min()} states, {4 * basis.shape[1]} are needed",
             remedy="Choose fewer harmonics or kind 'hourly'.",
         )
 
@@ -214,7 +216,7 @@ def climatology(
 
 
 def annual_basis(fractions: np.ndarray, harmonics: int) -> np.ndarray:
-    """Return the terms 1, cos, sin, cos 2, sin 2, ... of the annual phase, float64 (time, 1 + 2 harmonics)."""
+    """Return the terms 1, cos, sin, cos 2, sin 2, ... of the annual phase, (time, 1 + 2 harmonics)."""
     phase = 2.0 * np.pi * np.asarray(fractions, dtype=np.float64)
     terms = [np.ones_like(phase)]
     for order in range(1, harmonics + 1):
@@ -227,8 +229,8 @@ def _fit(reader, indices, bin_of, n_bins, basis, channels, first, progress) -> n
     shape = first[channels].shape
     n_terms = basis.shape[1]
     moments = np.zeros((n_bins, n_terms, *shape))
-    # The spread of the annual terms is small against a mean like 5e4 m2 s-2: sums of departures from one state lose
-    # nothing to cancellation.
+    # The spread of the annual terms is small against a mean like 5e4 m2 s-2: sums of departures from one
+    # state lose nothing to cancellation.
     origin = np.nan_to_num(np.asarray(first[channels], dtype=np.float64))
     grams = np.zeros((n_bins, n_terms, n_terms))
     missing: dict[tuple[int, int], np.ndarray] | None = None
@@ -239,8 +241,8 @@ def _fit(reader, indices, bin_of, n_bins, basis, channels, first, progress) -> n
         if absent.any():
             if n_terms > 1:
                 raise MissingDataError(
-                    f"the state at index {int(indices[position])} has missing values, with which annual harmonics"
-                    " cannot be fitted",
+                    f"the state at index {int(indices[position])} has missing values, with which annual"
+                    " harmonics cannot be fitted",
                     remedy="Choose kind 'hourly', 'weekly' or 'mean' for data with gaps.",
                 )
             missing = {} if missing is None else missing
@@ -274,8 +276,8 @@ def _choose_kind(kind: str, fractions: np.ndarray, hours: np.ndarray, times: np.
     if kind == HARMONIC:
         if not covered:
             raise ParameterError(
-                f"an annual cycle needs a year of training data without a hole of {_MAX_HOLE_DAYS:.0f} days; these"
-                f" span {_span_days(times):.0f} days with a hole of {holes.max():.0f}",
+                f"an annual cycle needs a year of training data without a hole of {_MAX_HOLE_DAYS:.0f} days;"
+                f" these span {_span_days(times):.0f} days with a hole of {holes.max():.0f}",
                 remedy="Choose kind 'auto' or 'hourly', or widen the training period.",
             )
         return kind

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-#: What the kernel sums, weighted by area, with the anomalies f' = forecast - climatology, o' = truth - climatology:
-#: the weight, o', o'^2, |o'|, f', f'^2, f'o', squared error, absolute error.
+#: What the kernel sums, weighted by area, with the anomalies f' = forecast - climatology, o' = truth -
+#: climatology: the weight, o', o'^2, |o'|, f', f'^2, f'o', squared error, absolute error.
 MOMENTS = ("weight", "o", "oo", "abs_o", "f", "ff", "fo", "ee", "abs_e")
 
 
@@ -43,14 +43,14 @@ def runs_of_patterns(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(runs, dtype=np.int64).reshape(-1, 4), patterns.astype(np.float64)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 def accumulate_moments(
     forecast, truth, climatology, reference, weights, runs, has_climatology, out
 ):  # pragma: no cover
     """Add the area-weighted moments of one initial time to ``out``; float64 sums of any floating input.
 
-    A cell counts where the truth, the climatology (if there is one) and the reference are finite. A forecast that
-    is missing where those are not makes its sums NaN: a forecast must not gain by failing.
+    A cell counts where the truth, the climatology (if there is one) and the reference are finite. A forecast
+    that is missing where those are not makes its sums NaN: a forecast must not gain by failing.
 
     Parameters
     ----------
@@ -59,7 +59,8 @@ def accumulate_moments(
     climatology
         As ``truth``, read only if ``has_climatology``.
     reference
-        (channel, latitude, longitude): the initial state, for its missing values; all zero where there is none.
+        (channel, latitude, longitude): the initial state, for its missing values; all zero where there is
+        none.
     weights
         float64 (latitude, longitude).
     runs

@@ -79,8 +79,8 @@ def region_masks(regions: Sequence[Region], latitude: np.ndarray, longitude: np.
     for region, mask in zip(regions, masks, strict=True):
         if not mask.any():
             raise EmptySelectionError(
-                f"region {region.name!r} ({region.south} to {region.north} N, {region.west} to {region.east} E)"
-                " holds no cell of the grid",
+                f"region {region.name!r} ({region.south} to {region.north} N, {region.west} to {region.east}"
+                " E) holds no cell of the grid",
                 remedy="Leave the region out or widen it.",
             )
     return masks

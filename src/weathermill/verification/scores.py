@@ -1,24 +1,25 @@
 """Deterministic scores that accumulate while forecasting: no forecast need be kept.
 
 Definitions follow the WMO standard for deterministic verification (Manual on the Global Data-processing and
-Forecasting System, WMO-No. 485; score definitions of the WMO Lead Centre for Deterministic NWP Verification), with
-area weights in place of its cosine of latitude. For every initial time, lead time, channel and region, with
-``<.>`` the area-weighted mean over the region, anomalies f' = f - c, o' = o - c against the climatology c *at the
-valid time*:
+Forecasting System, WMO-No. 485; score definitions of the WMO Lead Centre for Deterministic NWP Verification),
+with area weights in place of its cosine of latitude. For every initial time, lead time, channel and region,
+with
+``<.>`` the area-weighted mean over the region, anomalies f' = f - c, o' = o - c against the climatology c *at
+the valid time*:
 
-=====================  =========================================================================================
-``mse``                ``<(f - o)^2>``
-``bias``               ``<f - o>`` (WMO: mean error)
-``mae``                ``<|f - o|>``
-``acc``                ``<(f' - <f'>)(o' - <o'>)> / sqrt(<(f' - <f'>)^2> <(o' - <o'>)^2>)`` (WMO, centred)
-``acc_uncentred``      ``<f' o'> / sqrt(<f'^2> <o'^2>)`` (WeatherBench 2)
-``activity``           ``sqrt(<(f' - <f'>)^2> / <(o' - <o'>)^2>)``
-=====================  =========================================================================================
+=================  ========================================================================================
+``mse``            ``<(f - o)^2>``
+``bias``           ``<f - o>`` (WMO: mean error)
+``mae``            ``<|f - o|>``
+``acc``            ``<(f' - <f'>)(o' - <o'>)> / sqrt(<(f' - <f'>)^2> <(o' - <o'>)^2>)`` (WMO, centred)
+``acc_uncentred``  ``<f' o'> / sqrt(<f'^2> <o'^2>)`` (WeatherBench 2)
+``activity``       ``sqrt(<(f' - <f'>)^2> / <(o' - <o'>)^2>)``
+=================  ========================================================================================
 
-Over initial times: ``rmse`` is the square root of the mean ``mse`` (WMO, WeatherBench 2, and the code of WeatherBench
-1); ``rmse_mean_of_roots`` is the mean over initial times of the square root (the formula printed in the WeatherBench 1
-paper), never the larger of the two. ``bias``, ``mae`` and the correlations are arithmetic means; ``activity`` is the
-root of the ratio of mean variances.
+Over initial times: ``rmse`` is the square root of the mean ``mse`` (WMO, WeatherBench 2, and the code of
+WeatherBench 1); ``rmse_mean_of_roots`` is the mean over initial times of the square root (the formula printed
+in the WeatherBench 1 paper), never the larger of the two. ``bias``, ``mae`` and the correlations are
+arithmetic means; ``activity`` is the root of the ratio of mean variances.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ _PER_INIT = ("mse", "mae", "bias", "acc", "acc_uncentred", "variance_f", "varian
 class ScoreAccumulator:
     """Scores of forecasts, persistence and climatology by channel, region and lead time.
 
-    Only a few numbers per initial time are kept (about 64 bytes for each source, channel, region and lead time), from
-    which means, confidence intervals and paired tests are made.
+    Only a few numbers per initial time are kept (about 64 bytes for each source, channel, region and lead
+    time), from which means, confidence intervals and paired tests are made.
 
     Parameters
     ----------
@@ -75,8 +76,8 @@ class ScoreAccumulator:
     units
         Units of the channels: a sequence in their order, or a mapping from name to units.
     regions
-        Regions to score; by default global, tropics and the extratropics of either hemisphere, as far as the grid
-        reaches into them.
+        Regions to score; by default global, tropics and the extratropics of either hemisphere, as far as the
+        grid reaches into them.
     attrs
         Attributes for the result, such as how the climatology was made.
 
@@ -133,13 +134,13 @@ class ScoreAccumulator:
         Parameters
         ----------
         forecast
-            (init, lead, channel, latitude, longitude), physical units; or a mapping of several such arrays by source
-            name ("forecast", "regression", ...).
+            (init, lead, channel, latitude, longitude), physical units; or a mapping of several such arrays by
+            source name ("forecast", "regression", ...).
         truth
             As the forecast.
         climatology
-            As the forecast; or a `weathermill.verification.baselines.Climatology`, evaluated at one valid time after
-            another; or nothing: then there are neither anomalies nor climatology's own scores.
+            As the forecast; or a `weathermill.verification.baselines.Climatology`, evaluated at one valid
+            time after another; or nothing: then there are neither anomalies nor climatology's own scores.
         init_times
             The initial times (init,).
         persistence
@@ -161,8 +162,8 @@ class ScoreAccumulator:
         for name, array in (*sources.items(), ("truth", truth)):
             if np.shape(array) != shape or truth.ndim != 5:
                 raise VerificationError(
-                    f"{name} has shape {np.shape(array)}, but {len(init_times)} initial times, {len(leads)} lead times"
-                    f" and {len(self.channels)} channels make it {shape}"
+                    f"{name} has shape {np.shape(array)}, but {len(init_times)} initial times, {len(leads)} lead"
+                    f" times and {len(self.channels)} channels make it {shape}"
                 )
         if persistence is not None and np.shape(persistence) != (shape[0], *shape[2:]):
             raise VerificationError(
@@ -218,14 +219,14 @@ class ScoreAccumulator:
         Parameters
         ----------
         by_init
-            Keep ``mse_by_init``, ``bias_by_init`` and ``acc_by_init``, which confidence intervals and comparisons of
-            runs are made from.
+            Keep ``mse_by_init``, ``bias_by_init`` and ``acc_by_init``, which confidence intervals and
+            comparisons of runs are made from.
 
         Returns
         -------
         xarray.Dataset
-            `SCORES`, ``n_init`` and ``valid_fraction`` with dimensions (source, channel, region, lead_time), float64;
-            coordinates ``units`` of the channels and ``lead_time`` in hours.
+            `SCORES`, ``n_init`` and ``valid_fraction`` with dimensions (source, channel, region, lead_time),
+            float64; coordinates ``units`` of the channels and ``lead_time`` in hours.
 
         Raises
         ------
@@ -362,7 +363,7 @@ class ScoreAccumulator:
 
 
 def aggregate(per_init: xr.Dataset) -> xr.Dataset:
-    """Take scores per initial time to scores over initial times; every initial time with data counts the same.
+    """Take scores per initial time to scores over all of them; each one with data counts the same.
 
     Parameters
     ----------
@@ -373,8 +374,8 @@ def aggregate(per_init: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        `SCORES`, ``n_init`` and ``valid_fraction`` without that dimension. A forecast that is missing where the truth
-        is not makes its scores NaN.
+        `SCORES`, ``n_init`` and ``valid_fraction`` without that dimension. A forecast that is missing where
+        the truth is not makes its scores NaN.
     """
     has_data = per_init["valid_fraction"] > 0
     count = has_data.sum("init_time")
@@ -394,7 +395,7 @@ def aggregate(per_init: xr.Dataset) -> xr.Dataset:
 
 
 def to_frame(scores: xr.Dataset) -> pd.DataFrame:
-    """Return the scores as a tidy table: one row per source, channel, region and lead time (the CSV of a run)."""
+    """Return the scores as a tidy table (a run's CSV): a row per source, channel, region and lead time."""
     names = [name for name in scores.data_vars if "init_time" not in scores[name].dims]
     frame = scores[names].to_dataframe(dim_order=["source", "channel", "region", "lead_time"]).reset_index()
     frame = frame.rename(columns={"lead_time": "lead_time_h"})
@@ -421,7 +422,7 @@ def _per_init_scores(sums: np.ndarray, region_area: np.ndarray, has_climatology:
 
 
 def _of_climatology(sums: np.ndarray) -> np.ndarray:
-    """Sums of the climatology as a forecast, from the truth's: f' = 0, f - o = -o'."""
+    """Derive the sums of the climatology as a forecast from the truth's: f' = 0, f - o = -o'."""
     result = np.zeros_like(sums)
     result[:4] = sums[:4]
     result[7], result[8] = sums[2], sums[3]

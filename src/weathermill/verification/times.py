@@ -118,7 +118,7 @@ def year_fraction(times: Any) -> np.ndarray:
 
 
 def week_of_year(times: Any) -> np.ndarray:
-    """Return the week of the year, 1 to 53: ISO 8601 for standard calendars, (day of year - 1) // 7 + 1 for others."""
+    """Return the week of the year, 1 to 53: ISO 8601, or (day of year - 1) // 7 + 1 in other calendars."""
     times = as_times(times)
     if times.dtype == object:
         return np.array([(time.dayofyr - 1) // 7 + 1 for time in times], dtype=np.int64)

@@ -9,8 +9,8 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import torch
 
+from weathermill.devices import choose_device
 from weathermill.models.forecaster import Forecaster
 
 
@@ -24,17 +24,15 @@ class ForecastModel(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the weights."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.forecaster = Forecaster.load(context.artifacts["forecaster"], device=device)
+        self.forecaster = Forecaster.load(context.artifacts["forecaster"], device=choose_device())
 
     def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> np.ndarray:
         """Forecast from every state of ``model_input``."""
         steps = int((params or {}).get("steps", 1))
         if isinstance(model_input, dict):
             (model_input,) = model_input.values()
-        states = torch.as_tensor(np.asarray(model_input, dtype=np.float32))
-        with torch.no_grad():
-            return self.forecaster.rollout_physical(states, steps).cpu().numpy()
+        states = np.asarray(model_input, dtype=np.float32)
+        return np.stack(list(self.forecaster.rollout_physical(states, steps)), axis=1)
 
 
 mlflow.models.set_model(ForecastModel())

@@ -1,0 +1,22 @@
+"""The forecast pipeline."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Node, Pipeline
+
+from weathermill.pipelines.forecast.nodes import make_forecast, read_initial_state
+
+
+def create_pipeline() -> Pipeline:
+    """One state in any ingestable form to a CF forecast in physical units."""
+    return Pipeline(
+        [
+            Node(
+                read_initial_state,
+                ["initial_fields", "model", "params:regrid", "params:forecast"],
+                "initial_state",
+                name="read_initial_state",
+            ),
+            Node(make_forecast, ["initial_state", "model", "params:forecast"], "forecast", name="forecast"),
+        ]
+    )

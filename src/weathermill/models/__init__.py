@@ -1,0 +1,1 @@
+"""Networks that advance the state of the atmosphere by one time step; torch only."""

@@ -1,0 +1,336 @@
+"""A network with all that it needs to forecast: channels, grid, statistics, static fields."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from weathermill.errors import ModelError
+from weathermill.models.registry import ModelConfig, build_network
+from weathermill.tensors.channels import ChannelTable
+from weathermill.tensors.files import sealed_json, unseal_json, write_atomic, writing
+
+if TYPE_CHECKING:
+    from weathermill.tensors.store import TensorStore
+
+FORMAT = "weathermill-forecaster/1"
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "model.json"
+
+
+class Forecaster(nn.Module):
+    """Advances normalised states of the atmosphere by one time step, or by many.
+
+    Parameters
+    ----------
+    config
+        The network.
+    channels
+        Names and roles, in the order of the store.
+    latitude, longitude
+        Degrees, float64; their lengths are the grid.
+    mean, std
+        Of each channel (dynamic ones, then statics) in physical units, over the training period.
+    tendency_std
+        Standard deviation of the change of each channel over one time step, in physical units.
+    static
+        (n_static, latitudes, longitudes), normalised; None without static channels.
+    time_step
+        Seconds.
+
+    Raises
+    ------
+    ModelError
+        When sizes do not fit each other, or statistics are not positive and finite.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        channels: ChannelTable,
+        latitude: np.ndarray,
+        longitude: np.ndarray,
+        mean: np.ndarray,
+        std: np.ndarray,
+        tendency_std: np.ndarray,
+        static: np.ndarray | None = None,
+        time_step: int = 21600,
+    ) -> None:
+        super().__init__()
+        self.config, self.channels, self.time_step = config, channels, int(time_step)
+        self.latitude = np.asarray(latitude, dtype=np.float64)
+        self.longitude = np.asarray(longitude, dtype=np.float64)
+        self.n_prognostic, self.n_forcing = channels.n_prognostic, channels.n_forcing
+        self.n_dynamic, self.n_static = channels.n_dynamic, channels.n_static
+        mean, std, tendency_std = (np.asarray(a, dtype=np.float64) for a in (mean, std, tendency_std))
+        self._check_statistics(mean, std, tendency_std)
+        # float64 and untouched by .half() or .to(dtype): specific humidity at 50 hPa has a std near 1e-7.
+        self.mean, self.std, self.tendency_std = mean, std, tendency_std
+        static = np.zeros((0, *self.grid_shape)) if static is None else np.asarray(static)
+        if static.shape != (self.n_static, *self.grid_shape):
+            raise ModelError(
+                f"Static fields have shape {static.shape}; the channel table and the grid ask for "
+                f"{(self.n_static, *self.grid_shape)}."
+            )
+        ratio = (tendency_std / std)[: self.n_prognostic]
+        self.register_buffer("static", torch.tensor(static, dtype=torch.float32))
+        self.register_buffer("tendency_ratio", torch.tensor(ratio, dtype=torch.float32)[:, None, None], False)
+        self.network = build_network(
+            config,
+            in_channels=self.n_dynamic + self.n_static,
+            out_channels=self.n_prognostic,
+            grid_shape=self.grid_shape,
+            latitude=self.latitude,
+        )
+
+    @classmethod
+    def from_store(cls, store: TensorStore, config: ModelConfig) -> Forecaster:
+        """Build an untrained forecaster for the channels, grid and statistics of a training store."""
+        return cls(
+            config,
+            store.channels,
+            store.latitude,
+            store.longitude,
+            store.mean,
+            store.std,
+            store.tendency_std,
+            store.static,
+            store.time_step,
+        )
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """(latitudes, longitudes)."""
+        return len(self.latitude), len(self.longitude)
+
+    @property
+    def error_scale(self) -> Tensor:
+        """(n_prognostic, 1, 1): takes an error of a normalised state to the units that the network puts out."""
+        if self.config.target == "tendency":
+            return 1.0 / self.tendency_ratio
+        return torch.ones_like(self.tendency_ratio)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Advance by one time step.
+
+        Parameters
+        ----------
+        state
+            (batch, n_dynamic, latitudes, longitudes), normalised, any floating dtype.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, n_prognostic, latitudes, longitudes), normalised, float32 (float64 for float64 states).
+        """
+        return self.advance(state, self.raw_output(state))
+
+    def raw_output(self, state: Tensor) -> Tensor:
+        """What the network puts out for `state`: the normalised tendency, or the next state."""
+        if state.ndim != 4 or state.shape[1] != self.n_dynamic or tuple(state.shape[2:]) != self.grid_shape:
+            raise ModelError(
+                f"A state has shape {tuple(state.shape)}; this forecaster takes (batch, {self.n_dynamic}, "
+                f"{self.grid_shape[0]}, {self.grid_shape[1]})."
+            )
+        state = state.to(self._input_dtype(state))
+        if self.n_static:
+            static = self.static.to(state.dtype).expand(state.shape[0], -1, -1, -1)
+            state = torch.cat([state, static], dim=1)
+        return self.network(state)
+
+    def advance(self, state: Tensor, output: Tensor) -> Tensor:
+        """Apply the network's output to the state that it was made from; see `forward` for shapes."""
+        dtype = torch.float64 if state.dtype == torch.float64 else torch.float32
+        output = output.to(dtype)
+        if self.config.target == "tendency":
+            return state[:, : self.n_prognostic].to(dtype) + output * self.tendency_ratio.to(dtype)
+        return output
+
+    def steps(self, state: Tensor, steps: int, forcings: Tensor | None = None) -> Iterator[Tensor]:
+        """Forecast `steps` time steps, one at a time.
+
+        Parameters
+        ----------
+        state
+            (batch, n_dynamic, latitudes, longitudes), normalised.
+        steps
+            Number of time steps.
+        forcings
+            (batch, >= steps - 1, n_forcing, latitudes, longitudes): those at the end of each step,
+            normalised. Needed where there are forcing channels and more than one step.
+
+        Yields
+        ------
+        torch.Tensor
+            (batch, n_prognostic, latitudes, longitudes), normalised.
+        """
+        if self.n_forcing and steps > 1 and (forcings is None or forcings.shape[1] < steps - 1):
+            raise ModelError(
+                f"{steps} steps with {self.n_forcing} forcing channels need forcings at {steps - 1} later times."
+            )
+        for step in range(steps):
+            prognostic = self(state)
+            yield prognostic
+            if step + 1 < steps:
+                state = self.join(prognostic, None if forcings is None else forcings[:, step])
+
+    def join(self, prognostic: Tensor, forcing: Tensor | None) -> Tensor:
+        """Put prognostic channels and forcings together to a state."""
+        if not self.n_forcing:
+            return prognostic
+        return torch.cat([prognostic, forcing.to(prognostic.dtype)], dim=1)
+
+    def rollout(self, state: Tensor, steps: int, forcings: Tensor | None = None) -> Tensor:
+        """Forecast `steps` time steps: (batch, steps, n_prognostic, latitudes, longitudes), normalised."""
+        return torch.stack(list(self.steps(state, steps, forcings)), dim=1)
+
+    @torch.no_grad()
+    def rollout_physical(
+        self, state: np.ndarray, steps: int, forcings: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
+        """Forecast in physical units, on the forecaster's own device.
+
+        Parameters
+        ----------
+        state
+            (batch, n_dynamic, latitudes, longitudes) in physical units.
+        steps
+            Number of time steps.
+        forcings
+            (batch, >= steps - 1, n_forcing, latitudes, longitudes) in physical units.
+
+        Yields
+        ------
+        numpy.ndarray
+            (batch, n_prognostic, latitudes, longitudes), float32, physical units; one for each step.
+        """
+        if forcings is not None:
+            forcings = self.normalise(forcings, slice(self.n_prognostic, self.n_dynamic))
+        for prognostic in self.steps(self.normalise(state), steps, forcings):
+            yield self.denormalise(prognostic)
+
+    def normalise(self, values: np.ndarray, channels: slice | None = None) -> Tensor:
+        """Physical values (..., channel, latitude, longitude) to a normalised float32 tensor on the device."""
+        channels = slice(0, self.n_dynamic) if channels is None else channels
+        mean, std = (a[channels, None, None] for a in (self.mean, self.std))
+        normalised = ((np.asarray(values, dtype=np.float64) - mean) / std).astype(np.float32)
+        return torch.from_numpy(normalised).to(self.static.device)
+
+    def denormalise(self, values: Tensor) -> np.ndarray:
+        """Normalised prognostic channels (..., channel, latitude, longitude) to float32 in physical units."""
+        mean, std = (a[: self.n_prognostic, None, None] for a in (self.mean, self.std))
+        return (values.detach().cpu().numpy().astype(np.float64) * std + mean).astype(np.float32)
+
+    def metadata(self) -> dict[str, Any]:
+        """All but the weights and the static fields, JSON-ready."""
+        return {
+            "format": FORMAT,
+            "config": self.config.to_dict(),
+            "channels": self.channels.to_dicts(),
+            "latitude": self.latitude.tolist(),
+            "longitude": self.longitude.tolist(),
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+            "tendency_std": self.tendency_std.tolist(),
+            "time_step": self.time_step,
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``model.safetensors`` and ``model.json`` to `folder`, each atomically; returns the folder.
+
+        The JSON is written last and holds the SHA-256 of the weights, so that a half-written pair shows.
+        """
+        folder = Path(folder)
+        with writing(folder, "the model"):
+            folder.mkdir(parents=True, exist_ok=True)
+            tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+            data = safetensors_bytes(tensors)
+            write_atomic(folder / WEIGHTS_FILE, data)
+            metadata = {**self.metadata(), "weights_sha256": hashlib.sha256(data).hexdigest()}
+            write_atomic(folder / CONFIG_FILE, sealed_json(metadata))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Forecaster:
+        """Read what `save` wrote, in evaluation mode on `device`.
+
+        Raises
+        ------
+        ModelError
+            When a file is missing, damaged or of another format.
+        """
+        folder = Path(folder)
+        weights = folder / WEIGHTS_FILE
+        try:
+            metadata = unseal_json((folder / CONFIG_FILE).read_bytes())
+            data = weights.read_bytes()
+        except (OSError, ValueError) as error:
+            raise ModelError(f"The model cannot be read: {error}.", where=str(folder)) from error
+        if metadata.get("format") != FORMAT:
+            raise ModelError(
+                f"The model has format {metadata.get('format')!r}; this version reads {FORMAT!r}.",
+                where=str(folder),
+            )
+        if hashlib.sha256(data).hexdigest() != metadata["weights_sha256"]:
+            raise ModelError("The weights do not match the checksum in model.json.", where=str(weights))
+        forecaster = cls(
+            ModelConfig.from_dict(metadata["config"]),
+            ChannelTable.from_dicts(metadata["channels"]),
+            *(np.array(metadata[k]) for k in ("latitude", "longitude", "mean", "std", "tendency_std")),
+            static=np.zeros(
+                (
+                    sum(c["role"] == "static" for c in metadata["channels"]),
+                    len(metadata["latitude"]),
+                    len(metadata["longitude"]),
+                )
+            ),
+            time_step=metadata["time_step"],
+        )
+        try:
+            with safe_open(weights, framework="pt") as file:
+                forecaster.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+        except (SafetensorError, RuntimeError) as error:
+            raise ModelError(f"The weights do not fit the model: {error}", where=str(weights)) from error
+        return forecaster.to(device).eval()
+
+    def _check_statistics(self, mean: np.ndarray, std: np.ndarray, tendency_std: np.ndarray) -> None:
+        n = len(self.channels)
+        for name, values, need in (
+            ("mean", mean, n),
+            ("std", std, n),
+            ("tendency_std", tendency_std, self.n_dynamic),
+        ):
+            if values.ndim != 1 or len(values) < min(need, self.n_dynamic):
+                raise ModelError(f"{name} has shape {values.shape}; there are {need} channels to describe.")
+            bad = ~np.isfinite(values[: self.n_dynamic])
+            if name != "mean":
+                bad |= values[: self.n_dynamic] <= 0
+            # A forcing may be constant from one step to the next; only predicted channels need a tendency.
+            bad = bad[: self.n_prognostic] if name == "tendency_std" else bad
+            if bad.any():
+                names = ", ".join(self.channels[int(i)].name for i in np.flatnonzero(bad)[:5])
+                raise ModelError(
+                    f"{name} is not {'finite' if name == 'mean' else 'positive and finite'} for {names}."
+                )
+
+    @staticmethod
+    def _input_dtype(state: Tensor) -> torch.dtype:
+        # Stores hold float16, whose convolutions the CPU lacks; autocast lowers float32 again where it
+        # should.
+        return torch.float32 if state.dtype in (torch.float16, torch.bfloat16) else state.dtype
+
+
+def read_metadata(folder: str | Path) -> dict[str, Any]:
+    """``model.json`` of a saved forecaster, without building it; raises `ModelError` when damaged."""
+    try:
+        return unseal_json((Path(folder) / CONFIG_FILE).read_bytes())
+    except (OSError, ValueError, json.JSONDecodeError) as error:
+        raise ModelError(f"The model cannot be read: {error}.", where=str(folder)) from error

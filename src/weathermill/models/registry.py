@@ -1,0 +1,164 @@
+"""Architectures by name, and the configuration that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from weathermill.errors import ModelError
+
+BOUNDARIES = ("sphere", "zeros")
+NORMS = ("batch", "group", "none")
+TARGETS = ("tendency", "state")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a network is, apart from the data that it is for.
+
+    Parameters
+    ----------
+    name
+        A registered architecture: ``"unet"``.
+    base_channels
+        Channels of the first level; each further level has twice as many.
+    depth
+        Number of pooling levels.
+    boundary
+        ``"sphere"``: periodic in longitude, across the pole (shifted by 180 degrees) in latitude.
+        ``"zeros"``: zero padding, as in the published baseline.
+    norm
+        ``"batch"``, ``"group"`` or ``"none"``.
+    target
+        What the network puts out: ``"tendency"`` (the change over one time step, in units of its own standard
+        deviation) or ``"state"`` (the next state, normalised).
+    dropout
+        Probability of dropping a channel after each block; 0 switches it off.
+    zero_head
+        Start from a head of zeros, so that an untrained tendency network is persistence.
+    """
+
+    name: str = "unet"
+    base_channels: int = 64
+    depth: int = 3
+    boundary: str = "sphere"
+    norm: str = "batch"
+    target: str = "tendency"
+    dropout: float = 0.0
+    zero_head: bool = False
+
+    def __post_init__(self) -> None:
+        for field, value, allowed in (
+            ("boundary", self.boundary, BOUNDARIES),
+            ("norm", self.norm, NORMS),
+            ("target", self.target, TARGETS),
+        ):
+            if value not in allowed:
+                raise ModelError(
+                    f"Model parameter {field} is {value!r}; it is one of {', '.join(map(repr, allowed))}."
+                )
+        if self.base_channels < 1 or not 1 <= self.depth <= 8:
+            raise ModelError(
+                f"Model parameters base_channels={self.base_channels} and depth={self.depth} are out of range: "
+                "at least one channel, one to eight levels."
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ModelError(f"Model parameter dropout is {self.dropout}; it lies in [0, 1).")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """Build from a dictionary; unknown keys raise `ModelError`."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ModelError(
+                f"Unknown model parameters {', '.join(unknown)}; known are {', '.join(sorted(known))}."
+            )
+        return cls(**values)
+
+
+Builder = Callable[..., nn.Module]
+_NETWORKS: dict[str, Builder] = {}
+
+
+def register_network(name: str) -> Callable[[Builder], Builder]:
+    """Register a builder ``(config, *, in_channels, out_channels, grid_shape, latitude) -> nn.Module``.
+
+    The module maps (batch, in_channels, latitude, longitude) to (batch, out_channels, latitude, longitude).
+
+    Parameters
+    ----------
+    name
+        The value of ``ModelConfig.name`` that selects it.
+    """
+
+    def register(builder: Builder) -> Builder:
+        _NETWORKS[name] = builder
+        return builder
+
+    return register
+
+
+def available_networks() -> list[str]:
+    """Names of the registered architectures."""
+    _import_own()
+    return sorted(_NETWORKS)
+
+
+def build_network(
+    config: ModelConfig,
+    *,
+    in_channels: int,
+    out_channels: int,
+    grid_shape: Sequence[int],
+    latitude: np.ndarray | None = None,
+) -> nn.Module:
+    """Build the network that `config` names.
+
+    Parameters
+    ----------
+    config
+        The architecture and its size.
+    in_channels, out_channels
+        Channels of the input (dynamic and static) and of the output (prognostic).
+    grid_shape
+        (latitudes, longitudes).
+    latitude
+        Degrees, descending or ascending; tells whether the poles are grid points. Equally spaced rows without
+        pole points are assumed when it is not given.
+
+    Returns
+    -------
+    torch.nn.Module
+        float32, on the CPU.
+
+    Raises
+    ------
+    ModelError
+        When the architecture is unknown or the grid too small for it.
+    """
+    _import_own()
+    if config.name not in _NETWORKS:
+        raise ModelError(
+            f"There is no architecture {config.name!r}; there are {', '.join(sorted(_NETWORKS))}.",
+            remedy="Choose one of these, or register yours with `register_network`.",
+        )
+    return _NETWORKS[config.name](
+        config,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        grid_shape=tuple(int(n) for n in grid_shape),
+        latitude=latitude,
+    )
+
+
+def _import_own() -> None:
+    from weathermill.models import unet  # noqa: F401  (registers itself; a module cycle when imported above)

@@ -1,0 +1,114 @@
+"""The reference network: a U-Net (Ronneberger et al., 2015, doi:10.1007/978-3-319-24574-4_28) on the sphere."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from weathermill.models.layers import ConvNormReLU, pointwise, recomputed
+from weathermill.models.registry import ModelConfig, register_network
+from weathermill.models.sphere import Halo, SphereGrid, pole_points
+
+
+class Block(nn.Module):
+    """Two convolutions, each with normalisation and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, halo: Halo, norm: str, dropout: float) -> None:
+        super().__init__()
+        self.first = ConvNormReLU(in_channels, out_channels, halo, norm)
+        self.second = ConvNormReLU(out_channels, out_channels, halo, norm)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, in_channels, rows, columns) to (batch, out_channels, rows, columns)."""
+        x = self.second(self.first(x))
+        return F.dropout2d(x, self.dropout, self.training) if self.dropout else x
+
+
+class UNet(nn.Module):
+    """U-Net with max-pooling down, transposed convolutions up and a 1x1 head, on any grid from 8x8 up.
+
+    With ``base_channels=64``, ``depth=3`` and batch normalisation at 65 to 65 channels it is the published
+    reference with 7,742,849 parameters.
+
+    Parameters
+    ----------
+    config
+        Sizes, boundary and normalisation.
+    in_channels, out_channels
+        Channels of input and output.
+    grid_shape
+        (latitudes, longitudes).
+    latitude
+        Degrees; tells whether the poles are grid points.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        in_channels: int,
+        out_channels: int,
+        grid_shape: tuple[int, int],
+        latitude: np.ndarray | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.grid = SphereGrid(grid_shape, config.depth, pole_points(latitude), config.boundary == "zeros")
+        # Set by the training step: recompute each block's activations in the backward pass.
+        self.checkpoint_blocks = False
+        widths = [config.base_channels * 2**level for level in range(config.depth + 1)]
+        halos = [self.grid.halo(level) for level in range(config.depth + 1)]
+
+        def block(channels_in: int, level: int) -> Block:
+            return Block(channels_in, widths[level], halos[level], config.norm, config.dropout)
+
+        self.down = nn.ModuleList(
+            block(in_channels if level == 0 else widths[level - 1], level) for level in range(config.depth)
+        )
+        self.bottom = block(widths[-2], config.depth)
+        levels = range(config.depth - 1, -1, -1)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(widths[level + 1], widths[level], kernel_size=2, stride=2) for level in levels
+        )
+        self.merge = nn.ModuleList(block(2 * widths[level], level) for level in levels)
+        self.head = nn.Conv2d(widths[0], out_channels, kernel_size=1)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Draw the weights anew: He for convolutions before a ReLU; the head is zero if the configuration says so."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+        if self.config.zero_head:
+            nn.init.zeros_(self.head.weight)
+        else:
+            nn.init.kaiming_normal_(self.head.weight, nonlinearity="linear")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, in_channels, latitudes, longitudes) to (batch, out_channels, latitudes, longitudes)."""
+        x = self.grid.pad(x)
+        skips = []
+        for block in self.down:
+            x = self._run(block, x)
+            skips.append(x)
+            x = F.max_pool2d(x, 2)
+        x = self._run(self.bottom, x)
+        for up, block in zip(self.up, self.merge, strict=True):
+            x = self._run(block, torch.cat([skips.pop(), up(x)], dim=1))
+        return self.grid.crop(pointwise(x, self.head.weight, self.head.bias))
+
+    def _run(self, block: Block, x: Tensor) -> Tensor:
+        if self.checkpoint_blocks and self.training and torch.is_grad_enabled():
+            return recomputed(block, block, x)
+        return block(x)
+
+
+@register_network("unet")
+def build_unet(config: ModelConfig, **sizes: object) -> UNet:
+    """Build a `UNet`; see there."""
+    return UNet(config, **sizes)

@@ -113,7 +113,7 @@ class Forecaster(nn.Module):
 
     @property
     def error_scale(self) -> Tensor:
-        """(n_prognostic, 1, 1): takes an error of a normalised state to the units that the network puts out."""
+        """(n_prognostic, 1, 1): takes an error of a normalised state to the units of the output."""
         if self.config.target == "tendency":
             return 1.0 / self.tendency_ratio
         return torch.ones_like(self.tendency_ratio)
@@ -134,7 +134,7 @@ class Forecaster(nn.Module):
         return self.advance(state, self.raw_output(state))
 
     def raw_output(self, state: Tensor) -> Tensor:
-        """What the network puts out for `state`: the normalised tendency, or the next state."""
+        """Give what the network puts out for `state`: the normalised tendency, or the next state."""
         if state.ndim != 4 or state.shape[1] != self.n_dynamic or tuple(state.shape[2:]) != self.grid_shape:
             raise ModelError(
                 f"A state has shape {tuple(state.shape)}; this forecaster takes (batch, {self.n_dynamic}, "
@@ -174,7 +174,7 @@ class Forecaster(nn.Module):
         """
         if self.n_forcing and steps > 1 and (forcings is None or forcings.shape[1] < steps - 1):
             raise ModelError(
-                f"{steps} steps with {self.n_forcing} forcing channels need forcings at {steps - 1} later times."
+                f"{steps} steps with {self.n_forcing} forcing channels need forcings at {steps - 1} times."
             )
         for step in range(steps):
             prognostic = self(state)
@@ -218,7 +218,7 @@ class Forecaster(nn.Module):
             yield self.denormalise(prognostic)
 
     def normalise(self, values: np.ndarray, channels: slice | None = None) -> Tensor:
-        """Physical values (..., channel, latitude, longitude) to a normalised float32 tensor on the device."""
+        """Physical values (..., channel, latitude, longitude) to a normalised float32 tensor."""
         channels = slice(0, self.n_dynamic) if channels is None else channels
         mean, std = (a[channels, None, None] for a in (self.mean, self.std))
         normalised = ((np.asarray(values, dtype=np.float64) - mean) / std).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Layers of the networks: convolutions that see across the date line and the poles, and their normalisation."""
+"""Layers of the networks: convolutions that see across date line and poles, and normalisation."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def batch_norm_after_bias(x: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tens
     """
     if x.numel() == x.shape[1]:
         raise ModelError(
-            "Batch normalisation has a single value per channel to normalise: one sample, one cell at the coarsest level.",
+            "Batch normalisation has a single value per channel: one sample, one cell at the coarsest level.",
             remedy="Use a larger batch, fewer levels (depth), or norm: group.",
         )
     with torch.no_grad():
@@ -107,7 +107,7 @@ def make_norm(kind: str, channels: int) -> nn.Module:
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 1x1 convolution whose output channels are padded for the tensor cores and cut off again.
+    """Apply a 1x1 convolution whose output channels are padded for the tensor cores and cut off again.
 
     Parameters
     ----------

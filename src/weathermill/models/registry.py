@@ -63,7 +63,7 @@ class ModelConfig:
                 )
         if self.base_channels < 1 or not 1 <= self.depth <= 8:
             raise ModelError(
-                f"Model parameters base_channels={self.base_channels} and depth={self.depth} are out of range: "
+                f"Model parameters base_channels={self.base_channels}, depth={self.depth} are out of range: "
                 "at least one channel, one to eight levels."
             )
         if not 0.0 <= self.dropout < 1.0:

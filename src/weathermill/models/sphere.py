@@ -60,7 +60,7 @@ class Halo:
         return self.period == self.shape[1]
 
     def pad(self, x: Tensor) -> Tensor:
-        """Surround x (batch, channel, rows, columns) with one cell: (batch, channel, rows + 2, columns + 2)."""
+        """Surround x (batch, channel, rows, columns) with one cell on each side."""
         if self.zeros:
             return torch.nn.functional.pad(x, (1, 1, 1, 1))
         north = self._across(x[..., self.north : self.north + 1, :])
@@ -110,7 +110,7 @@ class SphereGrid:
         rows, columns = self.shape
         if min(rows, columns) < 4 or rows <= max(self.margins[:2]) + 1 or columns < self.margins[2]:
             raise ModelError(
-                f"A grid of {rows} latitudes and {columns} longitudes is too small for {self.depth} pooling levels; "
+                f"A grid of {rows} latitudes, {columns} longitudes is too small for {self.depth} pooling levels; "
                 f"it takes at least {2**self.depth} of both.",
                 remedy="Lower the model parameter depth.",
             )

@@ -1,4 +1,4 @@
-"""The reference network: a U-Net (Ronneberger et al., 2015, doi:10.1007/978-3-319-24574-4_28) on the sphere."""
+"""The reference network: a U-Net (Ronneberger et al., 2015, arXiv:1505.04597) on the sphere."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class UNet(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Draw the weights anew: He for convolutions before a ReLU; the head is zero if the configuration says so."""
+        """Draw the weights anew: He for convolutions before a ReLU; a zero head where configured."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -110,7 +110,7 @@ class AreaWeightedLoss(nn.Module):
 
 
 def level_weights(levels: Sequence[float | None], surface_weight: float = 1.0) -> np.ndarray:
-    """Channel weights proportional to pressure, as GraphCast's (Lam et al., 2023, doi:10.1126/science.adi2336).
+    """Channel weights proportional to pressure (GraphCast: Lam et al., 2023, arXiv:2212.12794).
 
     Parameters
     ----------

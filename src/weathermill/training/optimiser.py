@@ -34,8 +34,8 @@ class OptimiserConfig:
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.eps <= 0:
             raise ParameterError(
-                f"The optimiser has learning_rate={self.learning_rate}, weight_decay={self.weight_decay}, eps={self.eps}: "
-                "the first and last are positive, weight decay is not negative."
+                f"The optimiser has learning_rate={self.learning_rate}, weight_decay={self.weight_decay}, "
+                f"eps={self.eps}: the first and last are positive, weight decay is not negative."
             )
 
 
@@ -79,6 +79,6 @@ def gradient_norm(gradients: list[Tensor]) -> Tensor:
 
 
 def clip_gradients(gradients: list[Tensor], norm: Tensor, limit: float) -> None:
-    """Scale gradients in place so that their norm, which is given, does not exceed `limit`; without a host sync."""
+    """Scale gradients, whose norm is given, in place so that it does not exceed `limit`."""
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(gradients, factor)

@@ -1,4 +1,4 @@
-"""The loss of a forecast of one or several steps, with gradients through all of them or through the last one."""
+"""The loss of a forecast of one or several steps, with gradients through all or through the last."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from weathermill.esmf.search import LEAF_SIZE, STACK_SIZE, build_tree, point_box
 
 # Squared distances closer than this count as equal, and the lower index wins: the rounding of the last
 # bits must not decide between points that are equally far.
-TIE = 1e-15
+TIE = 0.0
 
 
 @njit(cache=True)

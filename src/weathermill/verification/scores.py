@@ -162,8 +162,8 @@ class ScoreAccumulator:
         for name, array in (*sources.items(), ("truth", truth)):
             if np.shape(array) != shape or truth.ndim != 5:
                 raise VerificationError(
-                    f"{name} has shape {np.shape(array)}, but {len(init_times)} initial times, {len(leads)} lead"
-                    f" times and {len(self.channels)} channels make it {shape}"
+                    f"{name} has shape {np.shape(array)}, but {len(init_times)} initial times, {len(leads)}"
+                    f" lead times and {len(self.channels)} channels make it {shape}"
                 )
         if persistence is not None and np.shape(persistence) != (shape[0], *shape[2:]):
             raise VerificationError(

@@ -1,0 +1,404 @@
+"""Figures of skill and training: curves by lead time, scorecards, losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, MultipleLocator
+
+from weathermill.errors import VerificationError
+from weathermill.verification.labels import channel_units, display_units, long_name, short_name
+from weathermill.verification.maps import forecast_maps
+from weathermill.verification.metrics import headline_channels, rmse_ratio
+from weathermill.verification.scores import CLIMATOLOGY, DIMENSIONAL
+from weathermill.verification.style import new_figure, source_style, styled
+
+__all__ = ["acc_curves", "forecast_maps", "loss_curves", "scorecard", "skill_curves"]
+
+_AXIS_NAMES = {
+    "rmse": "RMSE",
+    "rmse_mean_of_roots": "Mean RMSE",
+    "mae": "MAE",
+    "bias": "Bias",
+    "acc": "ACC",
+    "acc_uncentred": "ACC (uncentred)",
+    "activity": "Activity",
+}
+
+
+@styled
+def skill_curves(
+    scores: xr.Dataset,
+    *,
+    channels: Sequence[str] | None = None,
+    metric: str = "rmse",
+    region: str = "global",
+    intervals: xr.Dataset | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw a score against lead time, a panel per channel, with the baselines.
+
+    Parameters
+    ----------
+    scores
+        From `weathermill.verification.scores.ScoreAccumulator.result`.
+    channels
+        Channels to show; by default up to six headline ones.
+    metric
+        A score: "rmse", "acc", "bias", "activity", ...
+    region
+        Which region.
+    intervals
+        Confidence intervals with ``<metric>_lower`` and ``<metric>_upper``, from
+        `weathermill.verification.significance.confidence_intervals`; drawn as shading.
+    title
+        Title of the figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    names = scores["channel"].to_numpy().tolist()
+    channels = headline_channels(names) if channels is None else list(channels)
+    columns = min(3, len(channels))
+    rows = math.ceil(len(channels) / columns)
+    figure = new_figure(2.75 * columns + 0.3, 2.05 * rows + 0.7)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    hours = scores["lead_time"].to_numpy().astype(float)
+    lead_axis, lead_label = _lead_axis(hours)
+    handles: dict[str, Any] = {}
+    for axis, channel in zip(axes.flat, channels, strict=False):
+        here = scores[metric].sel(channel=channel, region=region)
+        factor, units = _display(scores, channel, metric)
+        here = here * factor
+        for position, source in enumerate(scores["source"].to_numpy().tolist()):
+            if metric != "rmse" and source == CLIMATOLOGY and metric not in DIMENSIONAL:
+                continue
+            style = source_style(source, position)
+            values = here.sel(source=source).to_numpy()
+            marker = "o" if len(hours) == 1 else None
+            (line,) = axis.plot(lead_axis, values, label=source, marker=marker, markersize=4, **style)
+            handles.setdefault(source, line)
+            if intervals is not None and f"{metric}_lower" in intervals:
+                bounds = intervals.sel(source=source, channel=channel, region=region)
+                axis.fill_between(
+                    lead_axis,
+                    factor * bounds[f"{metric}_lower"],
+                    factor * bounds[f"{metric}_upper"],
+                    color=style["color"],
+                    alpha=0.18,
+                    linewidth=0,
+                    zorder=1,
+                )
+        axis.set_title(long_name(channel))
+        axis.set_ylabel(_AXIS_NAMES.get(metric, metric) + (f" ({units})" if units not in ("", "1") else ""))
+        _limit(axis, here, metric)
+        axis.margins(x=0.02)
+    for axis in axes.flat[len(channels) :]:
+        axis.set_visible(False)
+    for column in range(columns):
+        lowest = max(row for row in range(rows) if row * columns + column < len(channels))
+        axes[lowest, column].set_xlabel(lead_label)
+        axes[lowest, column].tick_params(labelbottom=True)
+    axes[0, 0].xaxis.set_major_locator(_lead_locator(lead_axis))
+    note = " (line: 0.6, the usual limit of useful forecasts)" if metric.startswith("acc") else ""
+    if intervals is not None:
+        note += f"; shading: {100 * float(intervals.attrs.get('level', 0.95)):g} % intervals"
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+    figure.suptitle(
+        title or f"{_AXIS_NAMES.get(metric, metric)}, {_region_label(region)}{note}", fontsize=9.5
+    )
+    return figure
+
+
+def acc_curves(scores: xr.Dataset, **kwargs: Any) -> Figure:
+    """Draw the anomaly correlation against lead time; see `skill_curves`."""
+    return skill_curves(scores, metric="acc", **kwargs)
+
+
+@styled
+def scorecard(
+    scores: xr.Dataset,
+    *,
+    reference: str = "persistence",
+    region: str = "global",
+    channels: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw the RMSE of the forecast relative to a baseline, channels by lead times.
+
+    Parameters
+    ----------
+    scores
+        From `weathermill.verification.scores.ScoreAccumulator.result`.
+    reference
+        The source to compare with.
+    region
+        Which region.
+    channels
+        Channels to show; all by default.
+    title
+        Title of the figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Per cent of the reference's RMSE: negative (blue) where the forecast is better.
+    """
+    ratio = rmse_ratio(scores, reference).sel(region=region)
+    if channels is not None:
+        ratio = ratio.sel(channel=list(channels))
+    change = 100.0 * (ratio - 1.0)
+    title = title or f"RMSE relative to {reference}, {_region_label(region)}"
+    return heat_map(change, label=f"RMSE difference from {reference} (%)", title=title)
+
+
+@styled
+def heat_map(
+    change: xr.DataArray,
+    *,
+    label: str,
+    title: str = "",
+    significant: xr.DataArray | None = None,
+    limit: float | None = None,
+) -> Figure:
+    """Draw relative differences, channels by lead times: blue is lower (better), red is higher.
+
+    Parameters
+    ----------
+    change
+        (channel, lead_time), per cent.
+    label
+        Of the colour bar.
+    title
+        Of the figure.
+    significant
+        Boolean (channel, lead_time): cells that are not significant are hatched.
+    limit
+        Where the colours end (per cent); by default the 95th percentile of the magnitudes, at most 100.
+    """
+    values = change.transpose("channel", "lead_time").to_numpy()
+    names = change["channel"].to_numpy().tolist()
+    hours = change["lead_time"].to_numpy().astype(float)
+    if not np.isfinite(values).any():
+        raise VerificationError("there is no finite difference to draw")
+    if limit is None:
+        limit = float(np.clip(np.nanpercentile(np.abs(values), 95), 1.0, 100.0))
+    numbers = len(hours) <= 12 or len(names) * len(hours) <= 260
+    width = 1.6 + max(3.0, (0.36 if numbers else 0.22) * len(hours))
+    figure = new_figure(width + 0.8, 1.15 + 0.19 * len(names))
+    axis = figure.subplots()
+    image = axis.pcolormesh(
+        np.arange(len(hours) + 1) - 0.5,
+        np.arange(len(names) + 1) - 0.5,
+        values,
+        cmap="RdBu_r",
+        norm=TwoSlopeNorm(0.0, -limit, limit),
+        edgecolors="white",
+        linewidth=0.6,
+    )
+    axis.invert_yaxis()
+    axis.grid(False)
+    axis.set_yticks(range(len(names)), [short_name(name) for name in names], fontsize=7)
+    step = max(1, math.ceil(len(hours) / 20))
+    axis.set_xticks(range(0, len(hours), step), [f"{hour:g}" for hour in hours[::step]], fontsize=7)
+    axis.tick_params(length=0)
+    axis.set_xlabel("Lead time (h)")
+    for edge in ("left", "bottom"):
+        axis.spines[edge].set_visible(False)
+    doubtful = np.zeros_like(values, dtype=bool)
+    if significant is not None:
+        doubtful = ~significant.transpose("channel", "lead_time").to_numpy().astype(bool)
+    for row in range(len(names)):
+        for column in range(len(hours)):
+            value = values[row, column]
+            if doubtful[row, column]:
+                axis.fill(
+                    column + np.array([-0.5, 0.5, 0.5, -0.5]),
+                    row + np.array([-0.5, -0.5, 0.5, 0.5]),
+                    facecolor="none",
+                    edgecolor="#8c8c8c",
+                    hatch="////",
+                    linewidth=0,
+                )
+            if numbers and np.isfinite(value):
+                strong = abs(value) > 0.6 * limit and not doubtful[row, column]
+                text = f"{value:+.0f}" if abs(value) >= 9.5 else f"{value:+.1f}"
+                axis.text(
+                    column,
+                    row,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=5.8,
+                    color="white" if strong else "black",
+                )
+    bar = figure.colorbar(
+        image, ax=axis, shrink=min(1.0, 2.4 / (0.19 * len(names) + 0.6)), extend="both", pad=0.02
+    )
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    figure.suptitle(title, fontsize=9.5)
+    return figure
+
+
+@styled
+def loss_curves(
+    history: Sequence[Mapping[str, Any]], *, title: str = "Training", best_epoch: int | None = None
+) -> Figure:
+    """Draw training and validation loss, and the learning rate, by epoch.
+
+    Parameters
+    ----------
+    history
+        One mapping per epoch. Names may vary: a loss whose name holds "train" (or plain "loss"), one with
+        "val", and "learning_rate" or "lr"; "epoch" where epochs are numbered.
+    title
+        Title of the figure.
+    best_epoch
+        The epoch whose weights were kept; by default the one of the lowest validation loss.
+
+    Raises
+    ------
+    VerificationError
+        If the history is empty or holds no loss.
+    """
+    if not history:
+        raise VerificationError("the training history is empty")
+    train, validation, rate = (_series(history, kind) for kind in ("train", "validation", "rate"))
+    if train is None and validation is None:
+        raise VerificationError(f"the training history holds no loss, but {', '.join(sorted(history[0]))}")
+    epochs = np.array([float(row.get("epoch", position + 1)) for position, row in enumerate(history)])
+    figure = new_figure(5.2, 3.2)
+    axis = figure.subplots()
+    marker = {"marker": "o", "markersize": 3} if len(epochs) <= 40 else {}
+    if train is not None:
+        axis.plot(epochs, train, color="#0072B2", label="training", **marker)
+    if validation is not None:
+        axis.plot(epochs, validation, color="#D55E00", linestyle="--", label="validation", **marker)
+        if np.isfinite(validation).any():
+            best = int(np.nanargmin(validation))
+            if best_epoch is not None and best_epoch in epochs:
+                best = int(np.flatnonzero(epochs == best_epoch)[0])
+            axis.plot(
+                epochs[best], validation[best], "*", color="#D55E00", markersize=9, label="kept", zorder=5
+            )
+    positive = np.concatenate([s[np.isfinite(s)] for s in (train, validation) if s is not None])
+    if positive.size and positive.min() > 0:
+        axis.set_yscale("log")
+        _few_log_ticks(axis, positive)
+    axis.set_xlabel("Epoch")
+    axis.set_ylabel("Loss")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
+    handles, labels = axis.get_legend_handles_labels()
+    if rate is not None:
+        twin = axis.twinx()
+        twin.grid(False)
+        twin.spines["right"].set_visible(True)
+        (line,) = twin.plot(
+            epochs, rate, color="#7f7f7f", linewidth=1.0, linestyle=":", label="learning rate"
+        )
+        twin.set_ylabel("Learning rate", color="#595959")
+        twin.set_ylim(bottom=0.0)
+        handles.append(line)
+        labels.append("learning rate")
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.suptitle(title, fontsize=9.5)
+    return figure
+
+
+def _few_log_ticks(axis: Axes, values: np.ndarray) -> None:
+    """Label a logarithmic axis that spans little more than a decade with plain numbers."""
+    if values.max() / values.min() < 30:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+        span = values.max() / values.min()
+        subs = (1.0, 2.0, 5.0) if span > 4 else tuple(np.arange(1.0, 10.0)) if span > 1.6 else None
+        if subs is None:
+            axis.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        else:
+            axis.yaxis.set_major_locator(LogLocator(subs=subs))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _series(history: Sequence[Mapping[str, Any]], kind: str) -> np.ndarray | None:
+    keys = list(dict.fromkeys(key for row in history for key in row))
+    if kind == "rate":
+        found = [
+            key
+            for key in keys
+            if key.lower() in ("learning_rate", "lr") or key.lower().endswith("learning_rate")
+        ]
+    else:
+        losses = [key for key in keys if "loss" in key.lower()]
+        wanted = "val" if kind == "validation" else "train"
+        found = [key for key in losses if wanted in key.lower()]
+        if not found and kind == "train":
+            found = [key for key in losses if key.lower() == "loss"]
+    if not found:
+        return None
+    name = min(found, key=len)
+    return np.array([np.nan if row.get(name) is None else float(row[name]) for row in history])
+
+
+def _lead_axis(hours: np.ndarray) -> tuple[np.ndarray, str]:
+    return (hours / 24.0, "Lead time (days)") if hours.max() > 48 else (hours, "Lead time (h)")
+
+
+def _lead_locator(lead_axis: np.ndarray) -> Any:
+    span = float(lead_axis.max())
+    if span <= 8:
+        return MultipleLocator(1)
+    return MaxNLocator(nbins=6, integer=True)
+
+
+def _limit(axis: Axes, values: xr.DataArray, metric: str) -> None:
+    """Keep the baselines readable when a forecast blows up: end the axis at twice the baselines' maximum."""
+    if metric == "acc" or metric == "acc_uncentred":
+        low = float(np.nanmin(values)) if np.isfinite(values).any() else 0.0
+        axis.set_ylim(min(0.0, 0.05 * math.floor(low / 0.05)), 1.02)
+        axis.axhline(0.6, color="#8c8c8c", linewidth=0.7, zorder=1)
+        return
+    if metric == "bias":
+        axis.axhline(0.0, color="#8c8c8c", linewidth=0.7, zorder=1)
+        return
+    if metric == "activity":
+        axis.axhline(1.0, color="#8c8c8c", linewidth=0.7, zorder=1)
+        return
+    axis.set_ylim(bottom=0.0)
+    baselines = values.where(values["source"] != "forecast")
+    forecast = values.where(values["source"] == "forecast")
+    top, highest = float(baselines.max()), float(forecast.max())
+    if np.isfinite(top) and top > 0 and highest > 3 * top:
+        axis.set_ylim(top=2 * top)
+        axis.annotate(
+            f"forecast reaches {highest:.3g}",
+            xy=(0.5, 0.98),
+            xycoords="axes fraction",
+            ha="center",
+            va="top",
+            fontsize=7,
+            color=source_style("forecast")["color"],
+        )
+
+
+def _display(scores: xr.Dataset, channel: str, metric: str) -> tuple[float, str]:
+    if metric not in DIMENSIONAL:
+        return 1.0, "1"
+    magnitude = float(np.abs(scores[metric].sel(channel=channel)).max())
+    return display_units(channel_units(scores, channel), magnitude)
+
+
+def _region_label(region: str) -> str:
+    return {
+        "extratropics_north": "northern extratropics",
+        "extratropics_south": "southern extratropics",
+    }.get(region, region.replace("_", " "))

@@ -1,0 +1,107 @@
+"""The few lines that a run ends with: skill against the baselines, and where to look next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from weathermill.verification.labels import channel_units, number, short_name
+from weathermill.verification.metrics import headline_channels, rmse_ratio
+from weathermill.verification.scores import CLIMATOLOGY, FORECAST, PERSISTENCE
+
+SUMMARY_LEADS = (6.0, 24.0, 72.0, 120.0)
+
+
+def text_summary(
+    scores: xr.Dataset,
+    *,
+    channels: Sequence[str] | None = None,
+    leads: Sequence[float] = SUMMARY_LEADS,
+    region: str = "global",
+    notes: Sequence[str] = (),
+    links: Mapping[str, str] | None = None,
+) -> str:
+    """Summarise a run's skill in plain text, at most 100 columns wide.
+
+    Parameters
+    ----------
+    scores
+        From `weathermill.verification.scores.ScoreAccumulator.result`.
+    channels
+        Channels to list; by default the usual headline ones.
+    leads
+        Lead times in hours; those that the scores lack are left out (without any, the first and the last are
+        shown).
+    region
+        Which region.
+    notes
+        Sentences to add, such as that the data are simulated.
+    links
+        What to open: label to path or command, printed one a line.
+
+    Returns
+    -------
+    str
+        Lines without a trailing newline.
+    """
+    present = [float(lead) for lead in scores["lead_time"].to_numpy()]
+    shown = [float(lead) for lead in leads if float(lead) in present] or sorted({present[0], present[-1]})
+    channels = (
+        headline_channels(scores["channel"].to_numpy().tolist()) if channels is None else list(channels)
+    )
+    here = scores.sel(region=region)
+    references = [name for name in (PERSISTENCE, CLIMATOLOGY) if name in scores["source"]]
+    ratios = {name: rmse_ratio(scores, name).sel(region=region) for name in references}
+
+    n_init = scores.sizes.get("init_time", scores.attrs.get("n_init_times", "?"))
+    labels = {name: _label(scores, name) for name in channels}
+    label_width = max(len(label) for label in labels.values())
+    ratio_width = 5 * len(references)
+    lines = [f"RMSE of forecasts from {n_init} initial times, {region}"]
+    heads = "".join(f"{f'{lead:g} h':>9}" + " " * (ratio_width + 2) for lead in shown)
+    lines.append(f"  {'':<{label_width}}{heads}".rstrip())
+    for channel in channels:
+        row = f"  {labels[channel]:<{label_width}}"
+        for lead in shown:
+            error = float(here["rmse"].sel(source=FORECAST, channel=channel, lead_time=lead))
+            against = "/".join(
+                _ratio(ratios[name].sel(channel=channel, lead_time=lead)) for name in references
+            )
+            row += f"{number(error):>9} {against:<{ratio_width + 1}}"
+        lines.append(row.rstrip())
+    if references:
+        marks = " / of ".join(references)
+        lines.append(f"  After each RMSE: its ratio to that of {marks}; below 1 the forecast is better.")
+    lines.append(f"Mean RMSE ratio over all {scores.sizes['channel']} channels:")
+    for name in references:
+        means = [float(ratios[name].sel(lead_time=lead).mean("channel", skipna=True)) for lead in shown]
+        text = ", ".join(f"{mean:.2f} at {lead:g} h" for mean, lead in zip(means, shown, strict=True))
+        lost = crossing(scores, name, region=region)
+        verdict = "below 1 at all lead times" if lost is None else f"1 or above from {lost:g} h on"
+        lines.append(f"  to {name}: {text} ({verdict})")
+    how = str(scores.attrs.get("climatology", ""))
+    if "too short" in how:
+        lines.append(f"  Climatology: {how}. It lags the season, which flatters a comparison.")
+    lines += [str(note) for note in notes]
+    if links:
+        link_width = max(len(label) for label in links)
+        lines += [f"{label + ':':<{link_width + 1}} {target}" for label, target in links.items()]
+    return "\n".join(lines)
+
+
+def crossing(scores: xr.Dataset, reference: str, *, region: str = "global") -> float | None:
+    """Return the first lead time (h) with a mean RMSE ratio to a reference of 1 or more; None without one."""
+    mean = rmse_ratio(scores, reference).sel(region=region).mean("channel", skipna=True)
+    lost = np.flatnonzero(mean.to_numpy() >= 1.0)
+    return float(scores["lead_time"].to_numpy()[lost[0]]) if lost.size else None
+
+
+def _label(scores: xr.Dataset, channel: str) -> str:
+    units = channel_units(scores, channel)
+    return f"{short_name(channel)} [{units}]" if units and units != "1" else short_name(channel)
+
+
+def _ratio(value: xr.DataArray) -> str:
+    return f"{float(value):.2f}" if np.isfinite(float(value)) else "-"

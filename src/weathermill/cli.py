@@ -17,7 +17,7 @@ def _plainly(callback: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(callback)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        from weathermill.datasets.local import plain_error  # noqa: PLC0415 — keeps `kedro --help` quick
+        from weathermill.datasets.local import plain_error
 
         try:
             return callback(*args, **kwargs)

@@ -65,7 +65,7 @@ class DaskHook:
         dask.config.set({"scheduler": "threads", **(self._settings.get("config") or {})})
         if cluster and any("dask" in node.tags for node in pipeline.nodes):
             logging.getLogger("distributed").setLevel(logging.WARNING)
-            from distributed import Client, LocalCluster  # noqa: PLC0415 — an extra, and slow to import
+            from distributed import Client, LocalCluster
 
             self._client = Client(LocalCluster(**cluster))
             dask.config.set({"scheduler": None})
@@ -110,9 +110,11 @@ class MLflowHook:
         self._parameters = validate_parameters(context.params)
 
     @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
         """Start the run, or go on with the one whose training is resumed."""
-        self._catalog = catalog
+        self._catalog, self._logged_inputs = catalog, set()
         if not self._settings.enabled or not pipeline.nodes:
             return
         names = run_params.get("pipeline_names") or ["__default__"]
@@ -164,7 +166,9 @@ class MLflowHook:
             return
         self._log_lineage(dataset_name, data, "made")
         if dataset_name in self._settings.metrics:
-            self._tracker.log_metrics({key: value for key, value in data.items() if isinstance(value, int | float)})
+            self._tracker.log_metrics(
+                {key: value for key, value in data.items() if isinstance(value, int | float)}
+            )
         if dataset_name in self._settings.artifacts:
             path = getattr(self._catalog[dataset_name], "path", None) or self._catalog[dataset_name]._filepath
             self._tracker.log_artifact(Path(path), self._settings.artifacts[dataset_name] or None)

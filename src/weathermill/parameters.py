@@ -52,9 +52,9 @@ class RegridParameters(_Parameters):
     """The target grid (a name of ``weathermill.fields.grids``, or a mapping; null keeps the grid) and the method."""
 
     target: str | dict[str, Any] | None = None
-    method: Literal["bilinear", "conservative", "conservative_normed", "nearest_s2d", "nearest_d2s", "patch"] = (
-        "conservative"
-    )
+    method: Literal[
+        "bilinear", "conservative", "conservative_normed", "nearest_s2d", "nearest_d2s", "patch"
+    ] = "conservative"
     vectors: bool = False
     time_block: int | None = Field(None, ge=1)
 
@@ -193,7 +193,11 @@ def _of_other_branch(error: Mapping[str, Any]) -> bool:
 
 def _fault(error: Mapping[str, Any]) -> str:
     location = tuple(part for part in error["loc"] if isinstance(part, str) and not part[:1].isupper())
-    name = ".".join(str(part) for part in error["loc"] if not (isinstance(part, str) and (part[:1].isupper() or part.startswith("constrained-"))))
+    name = ".".join(
+        str(part)
+        for part in error["loc"]
+        if not (isinstance(part, str) and (part[:1].isupper() or part.startswith("constrained-")))
+    )
     if error["type"] == "extra_forbidden":
         known = _known_names(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
@@ -215,7 +219,9 @@ def validate_parameters(parameters: Mapping[str, Any]) -> Parameters:
 
     Returns
     -------
+
     Parameters
+    ----------
         The typed parameters.
 
     Raises

@@ -30,7 +30,9 @@ class Progress:
         self.label, self.total, self.unit, self.every = label, total, unit, every
         self.done = 0
         self._start = self._last = time.monotonic()
-        self._bar = tqdm(total=total, desc=label, unit=f" {unit}", leave=False) if sys.stderr.isatty() else None
+        self._bar = (
+            tqdm(total=total, desc=label, unit=f" {unit}", leave=False) if sys.stderr.isatty() else None
+        )
 
     def __enter__(self) -> Progress:
         return self
@@ -54,5 +56,11 @@ class Progress:
             remaining = (now - self._start) / self.done * (self.total - self.done)
             share = 100 * self.done / self.total
             logger.info(
-                "%s: %.0f %% (%d/%d %s), %.0f s left", self.label, share, self.done, self.total, self.unit, remaining
+                "%s: %.0f %% (%d/%d %s), %.0f s left",
+                self.label,
+                share,
+                self.done,
+                self.total,
+                self.unit,
+                remaining,
             )

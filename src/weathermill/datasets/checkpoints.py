@@ -20,7 +20,9 @@ class CheckpointsDataset(LocalDataset):
 
     def save(self, data: CheckpointManager) -> None:
         """Refuse: checkpoints are written by the training engine."""
-        raise NotImplementedError("checkpoints are written while training; nothing is saved through the catalog")
+        raise NotImplementedError(
+            "checkpoints are written while training; nothing is saved through the catalog"
+        )
 
     def _exists(self) -> bool:
         return True

@@ -32,7 +32,7 @@ def replace(source: Path, target: Path) -> None:
         source.rename(target)
         remove(aside)
     else:
-        os.replace(source, target)
+        source.replace(target)
 
 
 @contextlib.contextmanager
@@ -118,7 +118,9 @@ class LocalDataset(AbstractDataset):
     def _require(self, made_by: str) -> Path:
         if not self._filepath.exists():
             raise StoreError(
-                "does not exist yet", where=str(self._filepath), remedy=f"Run `kedro run --pipelines={made_by}` first."
+                "does not exist yet",
+                where=str(self._filepath),
+                remedy=f"Run `kedro run --pipelines={made_by}` first.",
             )
         return self._filepath
 

@@ -100,9 +100,13 @@ class TensorStoreDataset(LocalDataset):
                 fingerprint=data.fingerprint,
             )
             pending = list(writer.pending())
-            with Progress("write tensors", sum(stop - start for start, stop in pending), "time steps") as progress:
+            with Progress(
+                "write tensors", sum(stop - start for start, stop in pending), "time steps"
+            ) as progress:
                 for start, stop in pending:
-                    block = array.isel(time=slice(start, stop)).transpose("time", "channel", "latitude", "longitude")
+                    block = array.isel(time=slice(start, stop)).transpose(
+                        "time", "channel", "latitude", "longitude"
+                    )
                     writer.write(start, block.values.astype(np.float32, copy=False))
                     progress.update(stop - start)
             writer.finish()

@@ -19,7 +19,9 @@ CHUNK_BYTES = 8 * 2**20
 SHARD_BYTES = 128 * 2**20
 
 
-def time_layout(fields: xr.Dataset, *, chunk_bytes: int = CHUNK_BYTES, shard_bytes: int = SHARD_BYTES) -> tuple[int, int]:
+def time_layout(
+    fields: xr.Dataset, *, chunk_bytes: int = CHUNK_BYTES, shard_bytes: int = SHARD_BYTES
+) -> tuple[int, int]:
     """How many time steps a chunk and a shard of the store hold.
 
     Parameters
@@ -60,12 +62,16 @@ class ZarrFieldsDataset(LocalDataset):
             return fields.chunk({"time": int(shard)}) if shard and "time" in fields.dims else fields.chunk()
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(
-                f"cannot be opened as a Zarr store: {error}", where=str(path), remedy="Delete it and run again."
+                f"cannot be opened as a Zarr store: {error}",
+                where=str(path),
+                remedy="Delete it and run again.",
             ) from error
 
     def save(self, data: xr.Dataset) -> None:
         """Stream the fields to disk in blocks of one shard along time."""
-        layout = {key: self._save_args[key] for key in ("chunk_bytes", "shard_bytes") if key in self._save_args}
+        layout = {
+            key: self._save_args[key] for key in ("chunk_bytes", "shard_bytes") if key in self._save_args
+        }
         chunk, shard = time_layout(data, **layout)
         data = data.drop_encoding()
         data.attrs["weathermill_shard_steps"] = shard

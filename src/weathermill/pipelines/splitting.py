@@ -11,14 +11,15 @@ from weathermill.parameters import SplitParameters
 from weathermill.tensors.splits import Period, Runs, split_indices
 
 
-
 def time_seconds(fields: xr.Dataset | xr.DataArray) -> tuple[np.ndarray, str]:
     """Seconds since 1970-01-01 in the calendar of the fields, int64, and the calendar's name."""
     times = fields["time"].values
     if np.issubdtype(times.dtype, np.datetime64):
         return times.astype("datetime64[s]").astype(np.int64), "standard"
     calendar = times[0].calendar
-    return np.asarray(cftime.date2num(times, "seconds since 1970-01-01", calendar=calendar), dtype=np.int64), calendar
+    return np.asarray(
+        cftime.date2num(times, "seconds since 1970-01-01", calendar=calendar), dtype=np.int64
+    ), calendar
 
 
 def time_step_seconds(times: np.ndarray) -> int:
@@ -30,7 +31,9 @@ def time_step_seconds(times: np.ndarray) -> int:
         If there are fewer than two times, or differences that are no multiples of the smallest.
     """
     if times.size < 2:
-        raise TimeAxisError(f"{times.size} time step(s): training needs at least 2", remedy="Ingest a longer period.")
+        raise TimeAxisError(
+            f"{times.size} time step(s): training needs at least 2", remedy="Ingest a longer period."
+        )
     differences = np.diff(times)
     step = int(differences.min())
     odd = np.flatnonzero(differences % step)

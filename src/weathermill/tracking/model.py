@@ -27,7 +27,9 @@ def signature(n_input: int, n_output: int, grid_shape: tuple[int, int]) -> Model
     )
 
 
-def log_model(folder: Path, *, n_input: int, n_output: int, grid_shape: tuple[int, int], example: Any = None) -> None:
+def log_model(
+    folder: Path, *, n_input: int, n_output: int, grid_shape: tuple[int, int], example: Any = None
+) -> None:
     """Log the network saved in ``folder`` to the active run, loadable with ``mlflow.pyfunc.load_model``.
 
     Parameters

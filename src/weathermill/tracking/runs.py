@@ -85,7 +85,9 @@ def close_abandoned(experiment_id: str) -> list[str]:
         if not _alive(int(tags["process.id"]), float(tags.get("process.started", 0))):
             client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
             abandoned.append(run.info.run_id)
-            logger.warning("MLflow run %s was left RUNNING by a process that is gone: marked KILLED", run.info.run_name)
+            logger.warning(
+                "MLflow run %s was left RUNNING by a process that is gone: marked KILLED", run.info.run_name
+            )
     return abandoned
 
 
@@ -99,7 +101,11 @@ def _alive(pid: int, started: float) -> bool:
 def process_tags() -> dict[str, str]:
     """Tags that tell which process a run belongs to."""
     started = psutil.Process().create_time()
-    return {"process.host": socket.gethostname(), "process.id": str(os.getpid()), "process.started": f"{started:.3f}"}
+    return {
+        "process.host": socket.gethostname(),
+        "process.id": str(os.getpid()),
+        "process.started": f"{started:.3f}",
+    }
 
 
 def start(experiment_id: str, *, name: str, tags: Mapping[str, str], continue_run: str | None = None) -> Run:
@@ -108,7 +114,9 @@ def start(experiment_id: str, *, name: str, tags: Mapping[str, str], continue_ru
         try:
             run = mlflow.start_run(run_id=continue_run)
         except mlflow.exceptions.MlflowException as error:
-            logger.warning("MLflow run %s cannot be continued (%s): a new one is started", continue_run, error)
+            logger.warning(
+                "MLflow run %s cannot be continued (%s): a new one is started", continue_run, error
+            )
         else:
             mlflow.set_tags({**tags, "resumed": "true"})
             return run

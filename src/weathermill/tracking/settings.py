@@ -69,5 +69,7 @@ def tracking_settings(configuration: dict[str, Any]) -> TrackingSettings:
     try:
         return TrackingSettings.model_validate(configuration)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)
+        )
         raise ParameterError(f"mlflow.yml: {faults}", remedy="Correct conf/<env>/mlflow.yml.") from None

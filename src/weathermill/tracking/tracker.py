@@ -50,7 +50,9 @@ class MLflowTracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log finite numbers at ``step``; they reach the store within some seconds."""
         now = int(time.time() * 1000)
-        self._waiting += [Metric(k, float(v), now, step) for k, v in metrics.items() if math.isfinite(float(v))]
+        self._waiting += [
+            Metric(k, float(v), now, step) for k, v in metrics.items() if math.isfinite(float(v))
+        ]
         if len(self._waiting) >= BATCH or time.monotonic() - self._last > EVERY_SECONDS:
             self.flush()
 
@@ -88,7 +90,9 @@ class MLflowTracker:
                 self._client.log_batch(self.run_id, metrics=batch)
             except Exception as error:
                 if not self._warned:
-                    logger.warning("MLflow did not take %d metrics, which are kept and sent later: %s", len(batch), error)
+                    logger.warning(
+                        "MLflow did not take %d metrics, which are kept and sent later: %s", len(batch), error
+                    )
                     self._warned = True
                 return
             del self._waiting[: len(batch)]

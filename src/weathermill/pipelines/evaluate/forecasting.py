@@ -36,7 +36,10 @@ def lead_steps(store: TensorStore, lead_time_hours: float, split: str = "test") 
         hours = store.time_step / 3600
         logger.warning(
             "The %s period holds %d consecutive states: forecasts go to %g h instead of %g h",
-            split, longest + 1, longest * hours, lead_time_hours,
+            split,
+            longest + 1,
+            longest * hours,
+            lead_time_hours,
         )
     return min(wanted, longest)
 
@@ -125,7 +128,9 @@ def example_forecast(store: TensorStore, forecaster: Forecaster, *, steps: int) 
     start = int(starts[len(starts) // 2])
     n = forecaster.n_prognostic
     initial = store.physical(start, start + 1)
-    forecast = np.concatenate(list(forecaster.rollout_physical(initial, steps, _forcings(store, [start], steps))))
+    forecast = np.concatenate(
+        list(forecaster.rollout_physical(initial, steps, _forcings(store, [start], steps)))
+    )
     truth = store.physical(start + 1, start + 1 + steps)[:, :n]
     channels = [store.channels.to_dicts()[i] for i in store.channels.prognostic]
     hours = store.time_step / 3600

@@ -50,7 +50,9 @@ def select_time(fields: xr.Dataset, initial_time: str | None) -> xr.Dataset:
         wanted = str(np.datetime64(initial_time, "s")).replace("T", " ")
         chosen = np.flatnonzero([time.strftime("%Y-%m-%d %H:%M:%S") == wanted for time in times])
     if not chosen.size:
-        first, last = (t if isinstance(t, cftime.datetime) else np.datetime_as_string(t, "m") for t in times[[0, -1]])
+        first, last = (
+            t if isinstance(t, cftime.datetime) else np.datetime_as_string(t, "m") for t in times[[0, -1]]
+        )
         raise EmptySelectionError(
             f"there is no state at {initial_time}; the source runs from {first} to {last}",
             remedy="Choose another forecast.initial_time.",

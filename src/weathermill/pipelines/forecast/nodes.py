@@ -48,8 +48,12 @@ def read_initial_state(
         state = apply_weights(state, make_weights(grid_of(state), target, regrid.method), target)
     names = [*wanted["variables"], *wanted["surface_variables"]]
     channels, _ = to_channels(state, prognostic=names)
-    values = channels.isel(time=0).sel(channel=[c.name for c in model.channels if c.role != "static"]).compute()
-    missing = [str(name) for name in values["channel"].values if bool(values.sel(channel=name).isnull().any())]
+    values = (
+        channels.isel(time=0).sel(channel=[c.name for c in model.channels if c.role != "static"]).compute()
+    )
+    missing = [
+        str(name) for name in values["channel"].values if bool(values.sel(channel=name).isnull().any())
+    ]
     if missing:
         raise MissingDataError(
             f"the initial state has missing values in {', '.join(missing)}",

@@ -12,7 +12,11 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         [
             Node(
-                inspect_sources, ["raw_fields", "params:ingest"], "inspection_findings", name="inspect", tags=["dask"]
+                inspect_sources,
+                ["raw_fields", "params:ingest"],
+                "inspection_findings",
+                name="inspect",
+                tags=["dask"],
             ),
             Node(render_inspection, "inspection_findings", "inspection_report", name="render_inspection"),
             Node(

@@ -18,13 +18,18 @@ def channels_of(regridded: xr.Dataset, ingest: IngestParameters) -> tuple[xr.Dat
     )
 
 
-def compute_statistics(regridded: xr.Dataset, ingest: IngestParameters, splits: SplitParameters) -> xr.Dataset:
+def compute_statistics(
+    regridded: xr.Dataset, ingest: IngestParameters, splits: SplitParameters
+) -> xr.Dataset:
     """Compute mean, standard deviation and that of the tendency over the training period."""
     channels, _ = channels_of(regridded, ingest)
     times, calendar = time_seconds(regridded)
     step = time_step_seconds(times)
     return field_statistics.compute_statistics(
-        channels, area_weights(regridded["latitude"].values), period_runs(times, calendar, step, splits)["train"], step
+        channels,
+        area_weights(regridded["latitude"].values),
+        period_runs(times, calendar, step, splits)["train"],
+        step,
     )
 
 

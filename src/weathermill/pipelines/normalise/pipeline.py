@@ -8,7 +8,11 @@ from weathermill.pipelines.normalise.nodes import compute_statistics, normalise_
 
 # Lazy, so it costs nothing to have it in the tensors pipeline too, which then runs by itself.
 normalise_node = Node(
-    normalise_fields, ["regridded", "statistics", "params:ingest"], "normalised", name="normalise", tags=["dask"]
+    normalise_fields,
+    ["regridded", "statistics", "params:ingest"],
+    "normalised",
+    name="normalise",
+    tags=["dask"],
 )
 
 

@@ -7,7 +7,13 @@ import logging
 import xarray as xr
 
 from weathermill.fields.grids import grid_of, named_grid
-from weathermill.fields.regridding import RegridWeights, apply_weights, make_weights, regrid_report, weights_key
+from weathermill.fields.regridding import (
+    RegridWeights,
+    apply_weights,
+    make_weights,
+    regrid_report,
+    weights_key,
+)
 from weathermill.parameters import RegridParameters
 
 logger = logging.getLogger(__name__)

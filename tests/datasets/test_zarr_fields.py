@@ -1,0 +1,110 @@
+"""The Zarr store of fields: layout, streaming, atomicity."""
+
+from __future__ import annotations
+
+import cftime
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+
+from weathermill.datasets import ZarrFieldsDataset
+from weathermill.datasets.zarr_fields import time_layout
+from weathermill.errors import StoreError
+
+
+def make_fields(steps=10, times=None):
+    rng = np.random.default_rng(0)
+    shape = (steps, 3, 4, 8)
+    times = (
+        np.datetime64("2001-01-01", "ns") + np.arange(steps) * np.timedelta64(6, "h")
+        if times is None
+        else times
+    )
+    return xr.Dataset(
+        {
+            "temperature": (
+                ("time", "level", "latitude", "longitude"),
+                rng.normal(size=shape).astype(np.float32),
+            ),
+            "2m_temperature": (
+                ("time", "latitude", "longitude"),
+                rng.normal(size=(steps, 4, 8)).astype(np.float32),
+            ),
+            "land_sea_mask": (("latitude", "longitude"), rng.random((4, 8), dtype=np.float32)),
+        },
+        coords={
+            "time": times,
+            "level": [500.0, 700.0, 850.0],
+            "latitude": [67.5, 22.5, -22.5, -67.5],
+            "longitude": np.arange(8) * 45.0,
+        },
+        attrs={"title": "test"},
+    )
+
+
+def dataset(path, **save_args):
+    return ZarrFieldsDataset(filepath=str(path), save_args=save_args)
+
+
+@pytest.mark.parametrize("save_args", [{}, {"chunk_bytes": 400, "shard_bytes": 2000}])
+def test_round_trip_is_exact(tmp_path, save_args):
+    fields = make_fields()
+    store = dataset(tmp_path / "fields.zarr", **save_args)
+    store.save(fields)
+    loaded = store.load()
+    assert all(v.chunks is not None for v in loaded.data_vars.values())
+    loaded.attrs.pop("weathermill_shard_steps")
+    xr.testing.assert_identical(loaded.compute(), fields)
+
+
+def test_chunks_align_with_shards(tmp_path):
+    store = dataset(tmp_path / "fields.zarr", chunk_bytes=800, shard_bytes=2000)
+    store.save(make_fields())
+    chunk, shard = time_layout(make_fields(), chunk_bytes=800, shard_bytes=2000)
+    assert (chunk, shard) == (2, 4)
+    assert store.load()["temperature"].chunks[0] == (4, 4, 2)
+
+
+def test_other_calendars_stay(tmp_path):
+    times = [cftime.DatetimeNoLeap(2001, 2, 28, 6 * i) for i in range(4)] + [
+        cftime.DatetimeNoLeap(2001, 3, 1)
+    ]
+    store = dataset(tmp_path / "fields.zarr")
+    store.save(make_fields(5, times))
+    assert list(store.load()["time"].values) == times
+
+
+def test_an_error_while_streaming_keeps_the_old_store(tmp_path):
+    store = dataset(tmp_path / "fields.zarr", chunk_bytes=400, shard_bytes=400)
+    old = make_fields()
+    store.save(old)
+
+    def broken(block, block_info=None):
+        if block_info[0]["chunk-location"][0] == 2:
+            raise RuntimeError("unreadable chunk")
+        return block
+
+    bad = make_fields().chunk({"time": 1})
+    lazy = da.map_blocks(broken, bad["2m_temperature"].data, dtype=np.float32)
+    with pytest.raises(Exception, match="unreadable chunk"):
+        store.save(bad.assign({"2m_temperature": (("time", "latitude", "longitude"), lazy)}))
+    assert [p.name for p in tmp_path.iterdir()] == ["fields.zarr"]
+    np.testing.assert_array_equal(store.load()["2m_temperature"].values, old["2m_temperature"].values)
+
+
+def test_a_missing_store_says_what_makes_it(tmp_path):
+    store = ZarrFieldsDataset(filepath=str(tmp_path / "none.zarr"), load_args={"made_by": "ingest"})
+    with pytest.raises(Exception, match="kedro run --pipelines=ingest"):
+        store.load()
+
+
+def test_a_damaged_store_is_named(tmp_path):
+    path = tmp_path / "fields.zarr"
+    store = dataset(path)
+    store.save(make_fields())
+    (path / "temperature" / "zarr.json").write_text("{")
+    with pytest.raises(Exception) as caught:
+        store.load()
+    cause = caught.value if isinstance(caught.value, StoreError) else caught.value.__cause__
+    assert isinstance(cause, StoreError) and "fields.zarr" in str(cause)

@@ -1,0 +1,178 @@
+"""The real pipeline, from files to skill, on a small cut of the sample and on the real ECMWF series."""
+
+from __future__ import annotations
+
+import json
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+CHANNELS = {
+    *(
+        f"{name}_{level}"
+        for name in ("geopotential", "temperature", "specific_humidity")
+        for level in (500, 850)
+    ),
+    "2m_temperature",
+}
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    (run,) = finished.experiment_runs().to_dict("records")
+    return run
+
+
+def test_every_stage_left_what_the_catalog_says(finished):
+    catalog = finished.catalog()
+    for name in ("fields", "regridded", "statistics", "tensors", "model", "scores", "forecast"):
+        assert catalog.exists(name), name
+    for name in ("inspection_report", "model_card", "summary", "scores_table", "training_history"):
+        assert catalog.exists(name), name
+
+
+def test_the_grid_changed_and_areas_integrate_alike(finished):
+    catalog = finished.catalog()
+    fields, regridded = catalog.load("fields"), catalog.load("regridded")
+    assert regridded.sizes["latitude"] == 15 and regridded.sizes["longitude"] == 30
+    assert float(regridded["latitude"][0]) == 90.0
+    from weathermill.fields.grids import area_weights
+
+    means = [
+        float(
+            (
+                d["temperature"].isel(time=5).mean("longitude")
+                * xr.DataArray(area_weights(d.latitude.values), dims="latitude")
+            )
+            .mean("latitude")
+            .sel(level=850)
+        )
+        for d in (fields, regridded)
+    ]
+    assert means[0] == pytest.approx(means[1], rel=1e-5)
+
+
+def test_tensors_are_the_normalised_fields(finished):
+    catalog = finished.catalog()
+    store, regridded = catalog.load("tensors"), catalog.load("regridded")
+    assert set(store.channels.names) == CHANNELS
+    train = [i for start, stop in store.splits["train"] for i in range(start, stop)]
+    i = store.channels.index("temperature_850")
+    stored = store.physical(0, len(store))[:, i]
+    np.testing.assert_allclose(stored, regridded["temperature"].sel(level=850).values, atol=0.05)
+    values = store.decoded(0, len(store))[train].astype(np.float64)
+    weights = store.area_weights.reshape(-1, 1)
+    np.testing.assert_allclose((values * weights).mean(axis=(0, 2, 3)), 0.0, atol=2e-3)
+    np.testing.assert_allclose((values**2 * weights).mean(axis=(0, 2, 3)), 1.0, atol=5e-3)
+
+
+def test_scores_cover_channels_leads_and_baselines(finished):
+    scores = finished.catalog().load("scores")
+    assert set(scores["channel"].values) == CHANNELS
+    assert list(scores["lead_time"].values) == [6, 12, 18, 24]
+    assert {"forecast", "persistence", "climatology"} <= set(scores["source"].values)
+    assert np.isfinite(scores["rmse"].sel(region="global")).all()
+
+
+def test_the_table_says_the_same_as_the_dataset(finished):
+    scores = finished.catalog().load("scores")
+    table = pd.read_csv(finished.file("07_model_output", "sample", "scores.csv"))
+    row = table[
+        (table.source == "forecast")
+        & (table.channel == "geopotential_500")
+        & (table.region == "global")
+        & (table.lead_time == 24)
+    ]
+    expected = scores["rmse"].sel(
+        source="forecast", channel="geopotential_500", region="global", lead_time=24
+    )
+    assert float(row["rmse"].iloc[0]) == pytest.approx(float(expected))
+
+
+def test_the_forecast_is_cf_in_physical_units(finished):
+    forecast = xr.open_dataset(
+        finished.file("07_model_output", "sample", "forecast.nc"), decode_timedelta=False
+    )
+    assert forecast["temperature"].attrs["units"] == "K"
+    assert 200 < float(forecast["temperature"].sel(level=850).mean()) < 320
+    assert forecast.sizes["lead_time"] == 4
+    assert forecast["init_time"].attrs["standard_name"] == "forecast_reference_time"
+    assert (
+        forecast["time"].values - forecast["init_time"].values == np.timedelta64(6, "h") * np.arange(1, 5)
+    ).all()
+
+
+def test_the_summary_tells_skill_plots_and_mlflow(finished):
+    summary = finished.file("08_reporting", "sample", "summary.txt").read_text()
+    for word in ("persistence", "climatology", "geopotential_500", "figures", "mlflow"):
+        assert word in summary.lower(), word
+
+
+def test_the_run_is_in_mlflow(run):
+    assert run["status"] == "FINISHED"
+    assert run["params.train.epochs"] == "2"
+    assert run["params.regrid.target"] == "15x30_poles"
+    assert run["metrics.rmse/geopotential_500/24h"] > 0
+    assert run["metrics.train/loss"] > 0
+    assert "tags.mlflow.source.git.commit" not in run or len(run["tags.mlflow.source.git.commit"]) == 40
+
+
+def test_metrics_equal_the_scores(finished, run):
+    scores = finished.catalog().load("scores")
+    expected = scores["rmse"].sel(source="forecast", channel="2m_temperature", region="global", lead_time=12)
+    assert run["metrics.rmse/2m_temperature/12h"] == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_lineage_is_complete(run):
+    inputs = mlflow.get_run(run["run_id"]).inputs.dataset_inputs
+    names = {entry.dataset.name.split(":")[0] for entry in inputs}
+    assert {"raw_fields", "regrid_weights", "statistics", "tensors"} <= names
+    assert all(len(entry.dataset.digest) >= 16 for entry in inputs)
+
+
+def test_the_logged_model_takes_physical_units(finished, run):
+    (logged,) = mlflow.search_logged_models(experiment_ids=[run["experiment_id"]], output_format="list")
+    model = mlflow.pyfunc.load_model(logged.model_uri)
+    catalog = finished.catalog()
+    store, forecaster = catalog.load("tensors"), catalog.load("model")
+    state = store.physical(3, 4)
+    out = model.predict(state, params={"steps": 2})
+    assert out.shape == (1, 2, len(CHANNELS), 15, 30)
+    expected = np.stack(list(forecaster.rollout_physical(state, 2)), axis=1)
+    np.testing.assert_allclose(out, expected, rtol=1e-4)
+    assert 200 < out[0, 0, store.channels.index("temperature_850")].mean() < 320
+
+
+def test_weights_are_reused_on_the_next_run(finished, caplog):
+    weights = finished.file("03_primary", "sample", "regrid_weights.nc")
+    before = weights.stat().st_mtime_ns
+    finished.run("regrid")
+    assert weights.stat().st_mtime_ns == before
+    finished.run("regrid", params={"regrid": {"method": "bilinear"}})
+    assert weights.stat().st_mtime_ns > before
+    finished.run("regrid")
+
+
+def test_the_regrid_report_is_finite(finished):
+    report = json.loads(finished.file("08_reporting", "sample", "regrid_report.json").read_text())
+    assert report["provider"]
+
+
+def test_each_pipeline_runs_by_itself(finished):
+    for name in ("normalise", "tensors", "evaluate", "forecast"):
+        finished.run(name)
+
+
+def test_the_real_ecmwf_series_runs_through_every_stage(project):
+    project.configure()
+    project.run(env="ecmwf_sample", params={"train": {"epochs": 1}})
+    scores = project.catalog(env="ecmwf_sample").load("scores")
+    assert scores.sizes["channel"] == 30
+    assert np.isfinite(scores["rmse"].sel(source="forecast", region="global")).all()
+    forecast = xr.open_dataset(
+        project.file("07_model_output", "ecmwf_sample", "forecast.nc"), decode_timedelta=False
+    )
+    assert 200 < float(forecast["temperature"].mean()) < 320

@@ -1,0 +1,73 @@
+"""Parameters: every fault is told at once, with the nearest known name."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from weathermill.errors import ParameterError
+from weathermill.parameters import validate_parameters
+
+GOOD = {"ingest": {"variables": ["temperature"]}}
+
+
+def test_defaults_are_the_published_reference():
+    train = validate_parameters(GOOD).train
+    assert (train.batch_size, train.epochs, train.learning_rate, train.weight_decay) == (4, 10, 1e-4, 1e-5)
+
+
+def test_all_faults_are_reported_together_with_suggestions():
+    with pytest.raises(ParameterError) as caught:
+        validate_parameters(
+            {
+                "ingest": {"variables": ["temperature"], "levls": [500]},
+                "trian": {},
+                "train": {"epochs": 0, "step": {"precison": "bf16"}},
+            }
+        )
+    message = str(caught.value)
+    assert "4 faults" in message
+    assert "ingest.levls: unknown parameter; did you mean 'levels'?" in message
+    assert "trian: unknown parameter; did you mean 'train'?" in message
+    assert "train.step.precison: unknown parameter; did you mean 'precision'?" in message
+    assert "train.epochs" in message and "given: 0" in message
+
+
+def test_missing_group_is_named():
+    with pytest.raises(ParameterError, match="ingest: missing"):
+        validate_parameters({})
+
+
+def test_a_period_may_be_written_as_a_date():
+    splits = {
+        "train": {"start": None, "stop": dt.date(2016, 1, 1)},
+        "validation": {"start": "2016-01-01", "stop": dt.datetime(2017, 1, 1, 6)},
+        "test": {"start": "2017-01-01"},
+    }
+    parsed = validate_parameters({**GOOD, "splits": splits}).splits
+    assert parsed.train.stop == "2016-01-01"
+    assert parsed.validation.stop == "2017-01-01T06:00:00"
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"train": 0.7, "validation": 0.2, "test": 0.2}, "more than 1"),
+        ({"train": 0.7, "validation": {"start": "2016"}, "test": 0.2}, "all three"),
+        ({"train": {"strat": "2016"}, "validation": {}, "test": {}}, "did you mean 'start'"),
+    ],
+)
+def test_bad_splits(splits, message):
+    with pytest.raises(ParameterError, match=message):
+        validate_parameters({**GOOD, "splits": splits})
+
+
+def test_a_misspelt_period_is_one_fault():
+    with pytest.raises(ParameterError, match="1 fault in"):
+        validate_parameters({**GOOD, "splits": {"train": {"strat": "2016"}, "validation": {}, "test": {}}})
+
+
+def test_ingest_needs_something_to_ingest():
+    with pytest.raises(ParameterError, match="at least one of variables"):
+        validate_parameters({"ingest": {"variables": []}})

@@ -1,0 +1,118 @@
+"""The life of MLflow runs, against a real SQLite store."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import mlflow
+import pytest
+
+from weathermill.errors import ParameterError
+from weathermill.tracking import lineage, runs
+from weathermill.tracking.settings import TrackingSettings, tracking_settings
+from weathermill.tracking.tracker import MLflowTracker
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    before = mlflow.get_tracking_uri()
+    yield runs.connect(
+        TrackingSettings(tracking_uri="sqlite:///runs.db", artifact_location="artifacts"), tmp_path
+    )
+    while mlflow.active_run():
+        mlflow.end_run()
+    mlflow.set_tracking_uri(before)
+
+
+def test_paths_are_resolved_against_the_project(tmp_path, experiment):
+    assert (tmp_path / "runs.db").exists()
+    location = mlflow.get_experiment(experiment).artifact_location
+    assert location == (tmp_path / "artifacts").as_uri()
+
+
+def test_unknown_settings_are_told():
+    with pytest.raises(ParameterError, match="tracking_url"):
+        tracking_settings({"tracking_url": "http://localhost"})
+
+
+def test_flatten_gives_dotted_names():
+    assert dict(runs.flatten({"a": {"b": {"c": 1}, "d": [1]}, "e": {}})) == {"a.b.c": 1, "a.d": [1], "e": {}}
+
+
+def test_metrics_are_batched_and_arrive_once(experiment):
+    run = runs.start(experiment, name="train", tags=runs.process_tags())
+    tracker = MLflowTracker.active()
+    for step in range(1203):
+        tracker.log_metrics({"train/loss": 1.0 / (step + 1), "bad": float("nan")}, step)
+    tracker.flush()
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/loss")
+    assert [m.step for m in history] == list(range(1203))
+    assert "bad" not in mlflow.get_run(run.info.run_id).data.metrics
+
+
+def test_a_store_that_does_not_answer_loses_nothing(experiment, monkeypatch):
+    run = runs.start(experiment, name="train", tags={})
+    tracker = MLflowTracker.active()
+
+    def down(*_, **__):
+        raise ConnectionError("server down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker._client, "log_batch", down)
+        for step in range(700):
+            tracker.log_metrics({"loss": float(step)}, step)
+        tracker.flush()
+    tracker.flush()
+    assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")) == 700
+
+
+def test_runs_of_dead_processes_are_closed(experiment):
+    child = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
+    client = mlflow.MlflowClient()
+    host = socket.gethostname()
+    dead = client.create_run(experiment, tags={"process.host": host, "process.id": child.stdout.strip()})
+    elsewhere = client.create_run(
+        experiment, tags={"process.host": "elsewhere", "process.id": child.stdout.strip()}
+    )
+    alive = client.create_run(experiment, tags=runs.process_tags())
+    assert runs.close_abandoned(experiment) == [dead.info.run_id]
+    status = {
+        run.info.run_id: client.get_run(run.info.run_id).info.status for run in (dead, elsewhere, alive)
+    }
+    assert status == {
+        dead.info.run_id: "KILLED",
+        elsewhere.info.run_id: "RUNNING",
+        alive.info.run_id: "RUNNING",
+    }
+
+
+def test_a_run_is_continued_or_begun_anew(experiment):
+    first = runs.start(experiment, name="train", tags={})
+    mlflow.end_run("KILLED")
+    again = runs.start(experiment, name="train", tags={}, continue_run=first.info.run_id)
+    assert again.info.run_id == first.info.run_id
+    mlflow.end_run()
+    other = runs.start(experiment, name="train", tags={}, continue_run="0" * 32)
+    assert other.info.run_id != first.info.run_id
+
+
+def test_parameters_that_a_continued_run_has_stay(experiment):
+    run = runs.start(experiment, name="train", tags={})
+    runs.log_parameters(run.info.run_id, {"train": {"epochs": 3}})
+    runs.log_parameters(run.info.run_id, {"train": {"epochs": 5, "resume": True}})
+    assert mlflow.get_run(run.info.run_id).data.params == {"train.epochs": "3", "train.resume": "True"}
+
+
+def test_lineage_reads_nothing(experiment, tmp_path):
+    run = runs.start(experiment, name="prepare", tags={})
+    lineage.log_input(
+        run.info.run_id, name="tensors", source=str(tmp_path / "gone"), digest="ab" * 32, context="made"
+    )
+    (entry,) = mlflow.get_run(run.info.run_id).inputs.dataset_inputs
+    assert entry.dataset.name == "tensors"
+    assert entry.dataset.digest == ("ab" * 32)[:36]
+    assert entry.tags[0].value == "made"

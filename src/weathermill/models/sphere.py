@@ -110,7 +110,7 @@ class SphereGrid:
         rows, columns = self.shape
         if min(rows, columns) < 4 or rows <= max(self.margins[:2]) + 1 or columns < self.margins[2]:
             raise ModelError(
-                f"A grid of {rows} latitudes, {columns} longitudes is too small for {self.depth} pooling levels; "
+                f"A grid of {rows} by {columns} cells is too small for {self.depth} pooling levels; "
                 f"it takes at least {2**self.depth} of both.",
                 remedy="Lower the model parameter depth.",
             )

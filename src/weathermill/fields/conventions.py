@@ -1,0 +1,339 @@
+"""From any naming (CF, ERA5, WeatherBench, CMIP, GRIB) to canonical fields: names, units, orders, calendar.
+
+Canonical fields have the dimensions ``time``, ``level`` (hPa, ascending), ``latitude`` (descending) and
+``longitude`` (ascending in [0, 360)), ERA5's long names, SI units as CF strings, float32 values and NaN
+where data is missing. Everything stays lazy: what is read here is coordinates, repeated time steps (to see
+that they agree) and, for variables without units, one time step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableSequence, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from weathermill.errors import (
+    CoordinateError,
+    EmptySelectionError,
+    MissingLevelError,
+    ParameterError,
+    TimeAxisError,
+)
+from weathermill.fields.assembly import Piece, holds_level, join_times
+from weathermill.fields.conversion import conversion_for
+from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
+from weathermill.fields.findings import Finding, tell
+from weathermill.fields.layout import HorizontalOrder, finish_lazily, steps_per_chunk
+from weathermill.fields.recognition import Offer
+from weathermill.fields.survey import Source, find_offers, level_text, survey, where_text
+from weathermill.fields.timeaxis import calendar_of, first_text, require_some
+from weathermill.fields.vocabulary import CONVENTIONS, VariableConvention, convention_for, split_flat_name
+
+__all__ = ["CONVENTIONS", "VariableConvention", "canonicalise"]
+
+#: Aimed-at size of one block in memory.
+BLOCK_BYTES = 64 * 2**20
+
+_KEPT_ATTRIBUTES = ("title", "institution", "source", "references", "comment", "license", "licence")
+
+
+def canonicalise(
+    sources: Sequence[xr.Dataset],
+    *,
+    variables: Sequence[str] = (),
+    surface_variables: Sequence[str] = (),
+    static_variables: Sequence[str] = (),
+    levels: Sequence[float] | None = None,
+    start: Any = None,
+    stop: Any = None,
+    source_names: Sequence[str] | None = None,
+    units: Mapping[str, str] | None = None,
+    block_bytes: int = BLOCK_BYTES,
+    findings: MutableSequence[Finding] | None = None,
+) -> xr.Dataset:
+    """Return canonical fields from any sources, lazily.
+
+    Parameters
+    ----------
+    sources
+        Datasets as opened, with or without Dask; see :func:`weathermill.fields.opening.open_sources`.
+    variables
+        Canonical names on pressure levels. A name with its level (``geopotential_500``) is a field without a
+        level axis, for sources in which variables differ in their levels.
+    surface_variables, static_variables
+        Canonical names of fields without a level; static ones also without time. A name outside the
+        vocabulary is taken as the file has it, units included.
+    levels
+        hPa. By default all that every one of ``variables`` has.
+    start, stop
+        ISO 8601 dates or datetimes of the file's calendar: ``[start, stop)``.
+    source_names
+        For messages.
+    units
+        Canonical name -> units to take for a variable, whatever the file says.
+    block_bytes
+        Aimed-at size of a block in memory.
+    findings
+        Where to record what was noticed, beside the log.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dask arrays of float32, chunked along time only, with equal chunks for all variables; times are those
+        that every variable has.
+
+    Raises
+    ------
+    MissingVariableError, MissingLevelError
+        Naming what the sources offer.
+    UnitsError
+        Where units are missing and the values do not tell, or cannot be converted.
+    EmptySelectionError
+        Where no time is left.
+    CoordinateError
+        Where sources differ in their grid, or a coordinate is missing.
+    TimeAxisError
+        Where a time occurs twice with different values, or calendars are mixed.
+    """
+    surveyed = survey(sources, source_names, findings)
+    flat = [name for name in variables if name not in CONVENTIONS and split_flat_name(name)]
+    pressure = [name for name in variables if name not in flat]
+    two_dimensional = [*flat, *surface_variables]
+    _require_distinct([*variables, *surface_variables, *static_variables])
+    offers = {
+        name: find_offers(name, surveyed, on_levels=name in pressure)
+        for name in [*pressure, *two_dimensional, *static_variables]
+    }
+    used = [offer for group in offers.values() for offer in group]
+    order = _common_grid(surveyed, {offer.rank for offer in used})
+    chosen_levels = _choose_levels(pressure, offers, levels, findings) if pressure else None
+    overrides = dict(units or {})
+
+    per_step = 4 * order.latitude.size * order.longitude.size
+    largest = per_step * max(1, len(chosen_levels or ()))
+    native = max((offer.native_time_chunk for offer in used), default=1)
+    steps = steps_per_chunk(largest, block_bytes, native)
+
+    arrays: dict[str, tuple[np.ndarray, da.Array, tuple[str, ...]]] = {}
+    for name in [*pressure, *two_dimensional]:
+        wanted = chosen_levels if name in pressure else None
+        if (parts := split_flat_name(name)) and name not in CONVENTIONS:
+            wanted = [parts[1]]
+        pieces = [
+            _piece(offer, surveyed[offer.rank], name, start, stop, wanted, overrides, findings)
+            for offer in offers[name]
+        ]
+        _require_calendar(pieces, name)
+        all_times = np.sort(np.concatenate([surveyed[p.offer.rank].times for p in pieces]))
+        require_some(sum(len(piece.times) for piece in pieces), name, start, stop, all_times)
+        times, array = _join(pieces, wanted, steps, findings)
+        dims = (TIME, LEVEL, LATITUDE, LONGITUDE) if name in pressure else (TIME, LATITUDE, LONGITUDE)
+        if array.ndim == 4 and len(dims) == 3:
+            array = array[:, 0]
+        arrays[name] = (times, array, dims)
+
+    fields = _dataset(arrays, chosen_levels, order, steps, findings)
+    for name in static_variables:
+        fields[name] = ((LATITUDE, LONGITUDE), _static(offers[name][0], surveyed, name, overrides, findings))
+    for name in fields.data_vars:
+        fields[name].attrs.update(_attributes(str(name), offers[str(name)][0]))
+    fields.attrs.update(_global_attributes(surveyed, {offer.rank for offer in used}))
+    return fields
+
+
+def _require_distinct(names: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1}) if names else []
+    if repeated:
+        raise ParameterError(f"variables are asked for twice: {', '.join(repeated)}")
+    if not names:
+        raise ParameterError("no variable is asked for")
+
+
+def _common_grid(surveyed: Sequence[Source], ranks: set[int]) -> HorizontalOrder:
+    """Return the horizontal grid of the sources in use, which must be one and the same."""
+    first = surveyed[min(ranks)]
+    for rank in sorted(ranks):
+        other = surveyed[rank]
+        for axis in (LATITUDE, LONGITUDE):
+            a, b = getattr(first.order, axis), getattr(other.order, axis)
+            spacing = np.abs(np.diff(a)).min() if a.size > 1 else 1.0
+            if a.size != b.size or np.abs(a - b).max() > 1e-3 * spacing:
+                raise CoordinateError(
+                    f"the sources lie on different grids: {axis} has {a.size} points from {a[0]:g} to"
+                    f" {a[-1]:g} in {first.name}, {b.size} points from {b[0]:g} to {b[-1]:g} in {other.name}",
+                    remedy="Ingest them one by one, and regrid them to one grid.",
+                )
+    return first.order
+
+
+def _choose_levels(names, offers, levels, findings) -> list[float]:
+    held = {
+        name: sorted({round(float(v), 6) for offer in offers[name] for v in offer.levels}) for name in names
+    }
+    if levels is not None:
+        if len(levels) == 0:
+            raise ParameterError("the list of levels is empty")
+        wanted = sorted({float(level) for level in levels})
+        for name in names:
+            missing = [p for p in wanted if not any(holds_level(offer, p) for offer in offers[name])]
+            if missing:
+                raise MissingLevelError(
+                    f"{name} has no level {', '.join(f'{p:g}' for p in missing)} hPa; it is offered at"
+                    f" {level_text(offers[name])} hPa",
+                    where=where_text(offers[name]),
+                )
+        return wanted
+    common = [p for p in held[names[0]] if all(any(holds_level(o, p) for o in offers[n]) for n in names)]
+    if not common:
+        raise MissingLevelError(
+            "the variables have no level in common: "
+            + "; ".join(f"{name} at {level_text(offers[name])} hPa" for name in names)
+        )
+    for name in names:
+        left_out = sorted(set(held[name]) - set(common))
+        if left_out:
+            tell(
+                findings,
+                "warning",
+                name,
+                f"its levels {', '.join(f'{p:g}' for p in left_out)} hPa are left out: others lack them",
+            )
+    return common
+
+
+def _piece(offer, source, name, start, stop, levels, overrides, findings) -> Piece:
+    if source.times.size == 0:
+        raise CoordinateError(
+            f"{name} has no time",
+            where=offer.label,
+            remedy="Name it among static_variables, or give the file a time coordinate.",
+        )
+    positions = source.positions(start, stop)
+    scale, offset, resolution = conversion_for(
+        offer, name, overrides.get(name), positions[:1], levels, findings
+    )
+    return Piece(offer, source.order, positions, source.times[positions], scale, offset, resolution)
+
+
+def _require_calendar(pieces: Sequence[Piece], name: str) -> None:
+    calendars = {calendar_of(piece.times) for piece in pieces if piece.times.size}
+    if len(calendars) > 1:
+        raise TimeAxisError(
+            f"{name} has times in the calendars {', '.join(sorted(calendars))}",
+            where=where_text([piece.offer for piece in pieces]),
+            remedy="Ingest the sources of each calendar by themselves.",
+        )
+
+
+def _join(pieces, levels, steps, findings) -> tuple[np.ndarray, da.Array]:
+    """Join pieces in time, and along levels where different sources hold different levels."""
+    pieces = [piece for piece in pieces if piece.times.size]
+    if levels is None:
+        return join_times(pieces, None, steps, findings)
+    groups: dict[tuple[int, ...], list[float]] = {}
+    for level in levels:
+        holders = tuple(i for i, piece in enumerate(pieces) if holds_level(piece.offer, level))
+        if not holders:
+            raise EmptySelectionError(
+                f"level {level:g} hPa is in no source that overlaps the times asked for"
+            )
+        groups.setdefault(holders, []).append(level)
+    joined = [
+        (group, *join_times([pieces[i] for i in holders], group, steps, findings))
+        for holders, group in groups.items()
+    ]
+    if len(joined) == 1:
+        return joined[0][1], joined[0][2]
+    times = _intersection([times for _, times, _ in joined])
+    stacked = [_at_times(array, have, times) for _, have, array in joined]
+    array = da.concatenate(stacked, axis=1).rechunk({0: steps, 1: -1})
+    held = np.concatenate([group for group, _, _ in joined])
+    rank = np.argsort(held, kind="stable")
+    return times, array if np.all(np.diff(rank) == 1) else da.take(array, rank, axis=1)
+
+
+def _intersection(axes: Sequence[np.ndarray]) -> np.ndarray:
+    common = axes[0]
+    for times in axes[1:]:
+        if times.size == common.size and np.all(times == common):
+            continue
+        lookup = set(times.tolist())
+        common = common[[time in lookup for time in common.tolist()]]
+    return common
+
+
+def _at_times(array: da.Array, have: np.ndarray, wanted: np.ndarray) -> da.Array:
+    if have.size == wanted.size:
+        return array
+    lookup = {time: i for i, time in enumerate(have.tolist())}
+    return da.take(array, np.array([lookup[time] for time in wanted.tolist()]), axis=0)
+
+
+def _dataset(arrays, levels, order, steps, findings) -> xr.Dataset:
+    coords: dict[str, Any] = {
+        LATITUDE: (LATITUDE, order.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
+        LONGITUDE: (LONGITUDE, order.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
+    }
+    if levels is not None:
+        attrs = {"standard_name": "air_pressure", "units": "hPa", "positive": "down"}
+        coords[LEVEL] = (LEVEL, np.asarray(levels, dtype=np.float64), attrs)
+    if not arrays:
+        return xr.Dataset(coords=coords)
+    times = _intersection([times for times, _, _ in arrays.values()])
+    if times.size == 0:
+        spans = "; ".join(
+            f"{name} from {first_text(t[0])} to {first_text(t[-1])}" for name, (t, _, _) in arrays.items()
+        )
+        raise EmptySelectionError(f"the variables have no time in common: {spans}")
+    for name, (have, _, _) in arrays.items():
+        if have.size > times.size:
+            tell(
+                findings,
+                "warning",
+                name,
+                f"{have.size - times.size} of its {have.size} time steps are left out: others lack them",
+            )
+    coords[TIME] = (TIME, times, {"standard_name": "time", "long_name": "time"})
+    variables = {}
+    for name, (have, array, dims) in arrays.items():
+        lazy = _at_times(array, have, times)
+        variables[name] = (dims, lazy.rechunk({0: min(steps, times.size)}))
+    return xr.Dataset(variables, coords=coords)
+
+
+def _static(offer: Offer, surveyed, name, overrides, findings) -> da.Array:
+    source = surveyed[offer.rank]
+    array = offer.array
+    scale, offset, _ = conversion_for(offer, name, overrides.get(name), np.array([0]), None, findings)
+    if TIME in array.dims:
+        array = array.isel({TIME: 0})
+    return finish_lazily(array, source.order, scale=scale, offset=offset, level_index=None, chunks=None)
+
+
+def _attributes(name: str, offer: Offer) -> dict[str, str]:
+    convention = convention_for(name)
+    if convention is None:
+        kept = ("units", "standard_name", "long_name")
+        return {key: str(offer.array.attrs[key]) for key in kept if key in offer.array.attrs}
+    flat = None if name in CONVENTIONS else split_flat_name(name)
+    long_name = convention.long_name + (f" at {flat[1]:g} hPa" if flat else "")
+    attrs = {"long_name": long_name, "units": convention.units}
+    if convention.standard_name:
+        attrs["standard_name"] = convention.standard_name
+    if convention.accumulated:
+        attrs["cell_methods"] = "time: sum"
+    return attrs
+
+
+def _global_attributes(surveyed: Sequence[Source], ranks: set[int]) -> dict[str, str]:
+    attrs = {"Conventions": "CF-1.11"}
+    for key in _KEPT_ATTRIBUTES:
+        texts = list(
+            dict.fromkeys(str(surveyed[r].attrs[key]) for r in sorted(ranks) if key in surveyed[r].attrs)
+        )
+        if texts:
+            attrs[key] = " | ".join(texts[:5])
+    return attrs

@@ -1,0 +1,293 @@
+"""Finding time, level, latitude and longitude in any source, and giving them canonical names and units."""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+
+import numpy as np
+import xarray as xr
+
+from weathermill.errors import CoordinateError, UnitsError
+from weathermill.fields.findings import Finding, tell
+from weathermill.fields.units import linear_conversion, normalise_spelling
+
+TIME, LEVEL, LATITUDE, LONGITUDE = "time", "level", "latitude", "longitude"
+
+# Valid time comes before any other time: a file with both counts its fields by the first.
+_NAMES = {
+    TIME: ("valid_time", "time", "date", "datetime", "xtime"),
+    LEVEL: (
+        "level",
+        "pressure_level",
+        "plev",
+        "isobaricinhpa",
+        "isobaricinpa",
+        "isobaric",
+        "pressure",
+        "lev",
+    ),
+    LATITUDE: ("latitude", "lat", "nav_lat", "rlat", "y", "nlat", "xlat"),
+    LONGITUDE: ("longitude", "lon", "long", "nav_lon", "rlon", "x", "nlon", "xlong"),
+}
+_STANDARD_NAMES = {
+    TIME: ("time",),
+    LEVEL: ("air_pressure",),
+    LATITUDE: ("latitude",),
+    LONGITUDE: ("longitude",),
+}
+_ANGLE_UNITS = {
+    LATITUDE: ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn"),
+    LONGITUDE: ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese"),
+}
+_MODEL_LEVELS = ("hybrid", "sigma", "eta", "modellevel", "model_level", "model_level_number", "hybrid_level")
+_HEIGHT_NAMES = ("height", "heightaboveground", "height_above_ground", "z_height")
+
+
+def bounds_names(dataset: xr.Dataset) -> set[str]:
+    """Return the names of variables that only hold cell bounds, which are never fields themselves."""
+    names = set()
+    for variable in dataset.variables.values():
+        for key in ("bounds", "climatology", "ancillary_variables", "grid_mapping"):
+            for source in (variable.attrs, variable.encoding):
+                if isinstance(source.get(key), str):
+                    names.update(source[key].split())
+    for name, variable in dataset.variables.items():
+        if str(name).lower().endswith(("_bnds", "_bounds", "_bnd", "_vertices")) and variable.ndim > 1:
+            names.add(str(name))
+    return names
+
+
+def is_time_like(variable: xr.Variable | xr.DataArray) -> bool:
+    """Return whether a variable holds decoded dates: datetime64 or cftime objects."""
+    if np.issubdtype(variable.dtype, np.datetime64):
+        return True
+    if variable.dtype != object or variable.size == 0:
+        return False
+    first = np.asarray(variable.values).reshape(-1)[0]
+    return hasattr(first, "calendar") and hasattr(first, "timetuple")
+
+
+def find_coordinate(dataset: xr.Dataset, axis: str) -> str | None:
+    """Return the name of the variable that holds an axis, or None.
+
+    Parameters
+    ----------
+    dataset
+        Any dataset.
+    axis
+        ``time``, ``level``, ``latitude`` or ``longitude``.
+
+    Returns
+    -------
+    str or None
+        Scalars and one-dimensional variables come before two-dimensional ones; among them names come before
+        standard names, and standard names before units.
+    """
+    bounds = bounds_names(dataset)
+    ranked: list[tuple[int, int, str]] = []
+    for name, variable in dataset.variables.items():
+        name = str(name)
+        if name in bounds or variable.ndim > 2:
+            continue
+        if name not in dataset.coords and name not in dataset.dims and variable.ndim == 0:
+            continue
+        lower = name.lower()
+        units = str(variable.attrs.get("units", "")).lower()
+        standard_name = variable.attrs.get("standard_name")
+        is_coordinate = name in dataset.coords or name in dataset.dims
+        if not is_coordinate and lower not in _NAMES[axis][:4]:
+            continue
+        if axis == TIME and not is_time_like(variable):
+            continue
+        if axis == TIME and standard_name in ("forecast_reference_time", "forecast_period"):
+            continue
+        if axis in _ANGLE_UNITS and not np.issubdtype(variable.dtype, np.number):
+            continue
+        if lower in ("y", "x", "rlat", "rlon", "nlat", "nlon") and axis in _ANGLE_UNITS:
+            # Projection and rotated coordinates are no geographical ones unless the units say so.
+            rank = 2 if units in _ANGLE_UNITS[axis] else None
+        elif lower in _NAMES[axis]:
+            rank = _NAMES[axis].index(lower) / 100
+        elif standard_name in _STANDARD_NAMES[axis]:
+            rank = 1
+        elif axis in _ANGLE_UNITS and units in _ANGLE_UNITS[axis]:
+            rank = 2
+        elif name in dataset.dims and (axis == TIME or (axis == LEVEL and _is_pressure_unit(units))):
+            rank = 3
+        else:
+            rank = None
+        if axis == LEVEL and rank is not None and _is_no_pressure(lower, variable):
+            rank = None
+        if rank is not None:
+            ranked.append((1 if variable.ndim == 2 else 0, rank, name))
+    return min(ranked)[2] if ranked else None
+
+
+def _is_pressure_unit(units: str) -> bool:
+    if not units:
+        return False
+    try:
+        linear_conversion(units, "Pa")
+    except UnitsError:
+        return False
+    return True
+
+
+def _is_no_pressure(lower_name: str, variable: xr.Variable) -> bool:
+    """Whether a vertical coordinate is a height or model level, by what its attributes say."""
+    if lower_name in _MODEL_LEVELS + _HEIGHT_NAMES:
+        return True
+    if "formula_terms" in variable.attrs:
+        return True
+    standard_name = str(variable.attrs.get("standard_name", ""))
+    if standard_name.startswith(("atmosphere_", "height", "altitude", "depth", "model_level")):
+        return True
+    units = str(variable.attrs.get("units", ""))
+    return bool(units) and not _is_pressure_unit(units) and normalise_spelling(units) != "1"
+
+
+def model_level_dimension(dataset: xr.Dataset, dims: tuple[str, ...]) -> str | None:
+    """Return the dimension among ``dims`` that counts model levels, or None."""
+    for dim in dims:
+        if dim.lower() in _MODEL_LEVELS:
+            return dim
+        if dim in dataset.variables and _is_no_pressure(dim.lower(), dataset.variables[dim]):
+            return dim
+    return None
+
+
+def levels_in_hectopascals(
+    variable: xr.Variable | xr.DataArray, source: str, findings: MutableSequence[Finding] | None = None
+) -> np.ndarray:
+    """Return pressure levels in hPa, float64, rounded to 1e-6 hPa.
+
+    Without units, values above 1100 are taken for Pa, others for hPa, and told.
+
+    Raises
+    ------
+    UnitsError
+        Where the units are no pressure.
+    """
+    values = np.atleast_1d(np.asarray(variable.values, dtype=np.float64))
+    units = str(variable.attrs.get("units", "")).strip()
+    if not units or normalise_spelling(units) == "1":
+        units = "Pa" if np.nanmax(values) > 1100.0 else "hPa"
+        tell(findings, "info", LEVEL, f"{source} gives no unit for its levels; {units} is assumed")
+    scale, offset = linear_conversion(units, "hPa")
+    return np.round(values * scale + offset, 6)
+
+
+def clean_angles(values: np.ndarray, full_turn: bool) -> np.ndarray:
+    """Return coordinates in degrees as float64 with the rounding of float32 taken out.
+
+    Coordinates that are evenly spaced to within the rounding of their own type become exactly so, and a full
+    circle's step becomes exactly 360/n.
+
+    Parameters
+    ----------
+    values
+        (n,) degrees, in any order.
+    full_turn
+        True for longitudes.
+    """
+    original = np.asarray(values)
+    exact = np.round(original.astype(np.float64), 6)
+    n = exact.size
+    if n < 3:
+        return exact
+    step = (exact[-1] - exact[0]) / (n - 1)
+    if step == 0.0:
+        return exact
+    if full_turn and abs(abs(step) * n - 360.0) < 1e-3:
+        step = np.sign(step) * 360.0 / n
+    regular = exact[0] + step * np.arange(n)
+    tolerance = max(2e-6, 2.0 * float(np.finfo(np.float32).eps) * np.abs(exact).max())
+    return np.round(regular, 10) if np.abs(regular - exact).max() <= tolerance else exact
+
+
+def standardise(
+    dataset: xr.Dataset, source: str, findings: MutableSequence[Finding] | None = None
+) -> xr.Dataset:
+    """Give the coordinates of one source their canonical names and units; nothing is loaded or reordered.
+
+    Parameters
+    ----------
+    dataset
+        As opened, with times decoded.
+    source
+        Its name for messages.
+    findings
+        Where to record what was noticed.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dimensions renamed to ``time``, ``level``, ``latitude``, ``longitude`` where present; latitude and
+        longitude float64, level float64 in hPa. Bounds and unused scalar coordinates are dropped. Scalar
+        ``time`` and ``level`` coordinates stay as scalars.
+
+    Raises
+    ------
+    CoordinateError
+        Without latitude or longitude, or where they are two-dimensional.
+    """
+    dataset = dataset.drop_vars(bounds_names(dataset), errors="ignore")
+    found = {axis: find_coordinate(dataset, axis) for axis in (TIME, LEVEL, LATITUDE, LONGITUDE)}
+    for axis in (LATITUDE, LONGITUDE):
+        if found[axis] is None:
+            direction = "north" if axis == LATITUDE else "east"
+            raise CoordinateError(
+                f"no {axis} is found; the coordinates are {_names(dataset.coords)} and the dimensions"
+                f" {_names(dataset.dims)}",
+                where=source,
+                remedy=f"Name it {axis}, or give it the units degrees_{direction}.",
+            )
+        if dataset[found[axis]].ndim == 2:
+            raise CoordinateError(
+                f"latitude and longitude are two-dimensional over {dataset[found[axis]].dims}: this is a"
+                " curvilinear grid",
+                where=source,
+                remedy="Regrid it to a latitude-longitude grid with fields.regridding first.",
+            )
+    coordinates = {}
+    renames: dict[str, str] = {}
+    for axis, name in found.items():
+        if name is None:
+            continue
+        variable = dataset[name]
+        if variable.ndim > 1:
+            raise CoordinateError(
+                f"{axis} ({name}) has the dimensions {variable.dims}, where one was expected", where=source
+            )
+        if variable.ndim == 1:
+            renames[str(variable.dims[0])] = axis
+        coordinates[axis] = variable
+    dropped = [str(name) for name in dataset.coords]
+    dataset = dataset.drop_vars(dropped).rename_dims(
+        {old: new for old, new in renames.items() if old != new and old in dataset.dims}
+    )
+    for axis, variable in coordinates.items():
+        values = _coordinate_values(axis, variable, source, findings)
+        dims = (axis,) if variable.ndim == 1 else ()
+        dataset = dataset.assign_coords({axis: (dims, values if dims else values.reshape(()))})
+    return dataset
+
+
+def _coordinate_values(axis, variable, source, findings) -> np.ndarray:
+    if axis == LEVEL:
+        return levels_in_hectopascals(variable, source, findings)
+    if axis == TIME:
+        values = np.atleast_1d(variable.values)
+        return values.astype("datetime64[ns]") if np.issubdtype(values.dtype, np.datetime64) else values
+    values = np.atleast_1d(variable.values)
+    if not np.all(np.isfinite(values)):
+        raise CoordinateError(f"{axis} has missing values", where=source)
+    if axis == LATITUDE and np.abs(values).max() > 90.0 + 1e-4:
+        raise CoordinateError(
+            f"latitudes run from {values.min():g} to {values.max():g}, beyond the poles", where=source
+        )
+    return clean_angles(values, full_turn=axis == LONGITUDE)
+
+
+def _names(mapping) -> str:
+    return ", ".join(sorted(str(name) for name in mapping)) or "none"

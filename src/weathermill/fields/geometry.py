@@ -1,0 +1,252 @@
+"""Cells on the sphere: corners between points, exact areas, and what the coordinates say about a grid."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from weathermill.errors import GridError
+
+
+def _ascending_steps(values: np.ndarray, what: str) -> np.ndarray:
+    steps = np.diff(values)
+    if values.ndim != 1 or values.size == 0:
+        raise GridError(f"{what} must be one-dimensional and not empty, not of shape {values.shape}")
+    if values.size > 1 and not (np.all(steps > 0) or np.all(steps < 0)):
+        raise GridError(f"{what} is not strictly monotonic: {np.array2string(values, threshold=8)}")
+    return steps
+
+
+def latitude_corners(latitude: np.ndarray) -> np.ndarray:
+    """Return the latitudes between cells, clipped to the poles.
+
+    Corners lie midway between points, and half a step beyond the outermost ones. Where the latitudes are a
+    Gaussian set, corners are those whose differences of sines are the Gaussian quadrature weights.
+
+    Parameters
+    ----------
+    latitude
+        (n,) degrees, monotonic in either direction.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n + 1,) float64 degrees, in the direction of ``latitude``.
+
+    Raises
+    ------
+    GridError
+        Where the latitudes are not monotonic, lie beyond the poles, or are fewer than two.
+    """
+    latitude = np.asarray(latitude, dtype=np.float64)
+    steps = _ascending_steps(latitude, "latitude")
+    if latitude.size < 2:
+        raise GridError("one latitude alone does not tell the height of its cell", remedy="Give its bounds.")
+    if np.abs(latitude).max() > 90.0 + 1e-9:
+        raise GridError(f"latitudes run beyond the poles: {latitude.min():g} to {latitude.max():g}")
+    if gaussian_number(latitude) is not None:
+        corners = _gaussian_corners(latitude.size)
+        return corners if latitude[0] > latitude[-1] else corners[::-1].copy()
+    middle = latitude[:-1] + 0.5 * steps
+    corners = np.concatenate([[latitude[0] - 0.5 * steps[0]], middle, [latitude[-1] + 0.5 * steps[-1]]])
+    corners = np.clip(corners, -90.0, 90.0)
+    # Rows that end within a millionth of a step of the pole are meant to reach it.
+    near = np.abs(np.abs(corners) - 90.0) < 1e-6 * np.abs(steps).min()
+    corners[near] = np.sign(corners[near]) * 90.0
+    return corners
+
+
+def longitude_corners(longitude: np.ndarray) -> np.ndarray:
+    """Return the longitudes between cells.
+
+    On a full circle the first and last corner lie midway across the seam, exactly 360 degrees apart; on a
+    region they lie half a step beyond the outermost points.
+
+    Parameters
+    ----------
+    longitude
+        (n,) degrees, strictly ascending or descending, without a duplicated cyclic column.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n + 1,) float64 degrees.
+    """
+    longitude = np.asarray(longitude, dtype=np.float64)
+    steps = _ascending_steps(longitude, "longitude")
+    if longitude.size < 2:
+        raise GridError("one longitude alone does not tell the width of its cell", remedy="Give its bounds.")
+    middle = longitude[:-1] + 0.5 * steps
+    if is_global_longitude(longitude):
+        turn = 360.0 if steps[0] > 0 else -360.0
+        seam = longitude[-1] + 0.5 * (longitude[0] + turn - longitude[-1])
+        return np.concatenate([[seam - turn], middle, [seam]])
+    return np.concatenate([[longitude[0] - 0.5 * steps[0]], middle, [longitude[-1] + 0.5 * steps[-1]]])
+
+
+def is_global_longitude(longitude: np.ndarray) -> bool:
+    """Return whether longitudes go round the whole circle, without a duplicated column.
+
+    They do when the gap across the seam is positive and no wider than 1.5 times the widest step inside.
+    """
+    longitude = np.asarray(longitude, dtype=np.float64)
+    if longitude.ndim != 1 or longitude.size < 3:
+        return False
+    steps = np.abs(np.diff(longitude))
+    gap = 360.0 - np.abs(longitude[-1] - longitude[0])
+    return bool(1e-6 * steps.max() < gap <= 1.5 * steps.max())
+
+
+def cyclic_duplicates(longitude: np.ndarray) -> np.ndarray:
+    """Return which columns repeat an earlier one a full circle away, as a boolean array."""
+    turned = np.round(np.mod(np.asarray(longitude, dtype=np.float64), 360.0), 6)
+    turned[turned == 360.0] = 0.0
+    _, first = np.unique(turned, return_index=True)
+    duplicated = np.ones(turned.size, dtype=bool)
+    duplicated[first] = False
+    return duplicated
+
+
+def has_pole_points(latitude: np.ndarray) -> bool:
+    """Return whether the outermost rows of points lie on the poles (both of them)."""
+    latitude = np.asarray(latitude, dtype=np.float64)
+    return bool(latitude.max() > 90.0 - 1e-6 and latitude.min() < -90.0 + 1e-6)
+
+
+@lru_cache(maxsize=16)
+def gaussian_latitudes(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ``n`` Gaussian latitudes, north to south in degrees, and their weights, which sum to 2.
+
+    From the roots of the Legendre polynomial of degree ``n`` (``numpy.polynomial.legendre.leggauss``).
+    """
+    roots, weights = np.polynomial.legendre.leggauss(n)
+    latitude = np.degrees(np.arcsin(roots))[::-1].copy()
+    weights = weights[::-1].copy()
+    latitude.setflags(write=False)
+    weights.setflags(write=False)
+    return latitude, weights
+
+
+@lru_cache(maxsize=16)
+def _gaussian_corners(n: int) -> np.ndarray:
+    _, weights = gaussian_latitudes(n)
+    sines = 1.0 - np.concatenate([[0.0], np.cumsum(weights)])
+    sines[-1] = -1.0
+    corners = np.degrees(np.arcsin(np.clip(sines, -1.0, 1.0)))
+    corners.setflags(write=False)
+    return corners
+
+
+def gaussian_number(latitude: np.ndarray) -> int | None:
+    """Return N where the latitudes are all 2N rows of a Gaussian grid, otherwise None.
+
+    Rows are compared to 1e-3 degrees, since files round them.
+    """
+    latitude = np.asarray(latitude, dtype=np.float64)
+    n = latitude.size
+    if n < 4 or n % 2 or n > 4000:
+        return None
+    # The outermost row is a cheap test (Jeffreys' asymptotic first root of J0) before the roots are computed.
+    estimate = 90.0 - np.degrees(2.404826 / (n + 0.5))
+    if abs(np.abs(latitude).max() - estimate) > 0.05 * 180.0 / n:
+        return None
+    rows, _ = gaussian_latitudes(n)
+    ordered = rows if latitude[0] > latitude[-1] else rows[::-1]
+    return n // 2 if np.abs(ordered - latitude).max() < 1e-3 else None
+
+
+def band_areas(corners: np.ndarray) -> np.ndarray:
+    """Return the area of each band between latitudes, per radian on a unit sphere: differences of sines."""
+    corners = np.asarray(corners, dtype=np.float64)
+    # sin b - sin a by the product formula keeps its digits near the poles, where the sines agree to 1e-5.
+    half_sum = np.radians(0.5 * (corners[1:] + corners[:-1]))
+    half_difference = np.radians(0.5 * (corners[1:] - corners[:-1]))
+    return np.abs(2.0 * np.cos(half_sum) * np.sin(half_difference))
+
+
+def cell_areas(
+    latitude: np.ndarray,
+    longitude: np.ndarray | None = None,
+    *,
+    latitude_bounds: np.ndarray | None = None,
+    longitude_bounds: np.ndarray | None = None,
+) -> np.ndarray:
+    r"""Return exact areas of latitude-longitude cells on the unit sphere, in steradians.
+
+    :math:`A = \Delta\lambda\,(\sin\varphi_n - \sin\varphi_s)`. A full sphere sums to :math:`4\pi`.
+
+    Parameters
+    ----------
+    latitude, longitude
+        Degrees. Without ``longitude``, one column that goes round the circle is returned.
+    latitude_bounds, longitude_bounds
+        (n + 1,) corners or (n, 2) CF bounds, where they are not midway between points.
+
+    Returns
+    -------
+    numpy.ndarray
+        (latitude, longitude) float64, or (latitude, 1) without ``longitude``.
+    """
+    rows = latitude_corners(latitude) if latitude_bounds is None else corners_of(latitude_bounds)
+    bands = band_areas(rows)
+    if longitude is None:
+        return bands[:, None] * (2.0 * np.pi)
+    columns = longitude_corners(longitude) if longitude_bounds is None else corners_of(longitude_bounds)
+    return bands[:, None] * np.abs(np.radians(np.diff(columns)))[None, :]
+
+
+def area_weights(
+    latitude: np.ndarray, *, kind: str = "exact", latitude_bounds: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the weight of each row of cells, with mean one.
+
+    Parameters
+    ----------
+    latitude
+        (n,) degrees.
+    kind
+        ``exact`` for cell areas (difference of sines); ``cosine`` for the cosine of latitude, which is zero
+        at the poles.
+    latitude_bounds
+        (n + 1,) corners or (n, 2) bounds.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) float64.
+    """
+    if kind == "cosine":
+        weights = np.clip(np.cos(np.radians(np.asarray(latitude, dtype=np.float64))), 0.0, None)
+        weights[np.abs(np.abs(latitude) - 90.0) < 1e-9] = 0.0
+    elif kind == "exact":
+        weights = cell_areas(latitude, latitude_bounds=latitude_bounds)[:, 0]
+    else:
+        raise GridError(f"area weights of kind {kind!r} are unknown; there are 'exact' and 'cosine'")
+    return weights / weights.mean()
+
+
+def corners_of(bounds: np.ndarray) -> np.ndarray:
+    """Return (n + 1,) corners from corners or from contiguous (n, 2) CF bounds.
+
+    Raises
+    ------
+    GridError
+        Where the bounds leave gaps between cells.
+    """
+    bounds = np.asarray(bounds, dtype=np.float64)
+    if bounds.ndim == 1:
+        return bounds
+    if bounds.ndim != 2 or bounds.shape[1] != 2:
+        raise GridError(f"bounds must have the shape (n + 1,) or (n, 2), not {bounds.shape}")
+    ascending = bounds[-1].mean() >= bounds[0].mean()
+    ordered = np.sort(bounds, axis=1) if ascending else np.sort(bounds, axis=1)[:, ::-1]
+    width = np.abs(np.diff(ordered, axis=1)).min()
+    if ordered.shape[0] > 1 and np.abs(ordered[1:, 0] - ordered[:-1, 1]).max() > 1e-3 * width:
+        raise GridError("cell bounds leave gaps or overlap, so that they have no common corners")
+    return np.concatenate([ordered[:, 0], ordered[-1:, 1]])
+
+
+def bounds_from(corners: np.ndarray) -> np.ndarray:
+    """Return (n, 2) CF bounds from (n + 1,) corners."""
+    return np.stack([corners[:-1], corners[1:]], axis=1)

@@ -1,0 +1,357 @@
+"""Target grids by name, by box or from a file, with cell corners and a hash that identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from weathermill.errors import GridError, SourceNotFoundError
+from weathermill.fields.coordinates import clean_angles, find_coordinate
+from weathermill.fields.geometry import (
+    area_weights,
+    bounds_from,
+    cell_areas,
+    corners_of,
+    cyclic_duplicates,
+    gaussian_latitudes,
+    gaussian_number,
+    has_pole_points,
+    is_global_longitude,
+    latitude_corners,
+    longitude_corners,
+)
+
+__all__ = [
+    "area_weights",
+    "build_grid",
+    "cell_areas",
+    "describe_grid",
+    "grid_corners",
+    "grid_hash",
+    "grid_of",
+    "has_pole_points",
+    "is_global_longitude",
+    "named_grid",
+]
+
+_DEGREES = re.compile(r"^(?P<step>\d+(?:\.\d+)?)\s*deg(?:rees?)?(?:_(?P<poles>poles|cells))?$")
+_GAUSSIAN = re.compile(r"^[NnFf](?P<n>\d+)$")
+_OCTAHEDRAL = re.compile(r"^[Oo](?P<n>\d+)$")
+_SIZE = re.compile(r"^(?P<a>\d+)\s*x\s*(?P<b>\d+)(?:_(?P<poles>poles|cells))?$")
+
+_HELP = (
+    "Use a name such as 1.5deg, 1deg_poles, 31x60_poles, 64x32, N80, a box"
+    " {latitude: [72, 34], longitude: [-25, 45], step: 0.25} or {file: path}."
+)
+
+
+def named_grid(spec: str | Mapping[str, Any] | xr.Dataset) -> xr.Dataset:
+    """Return a grid from its name or description.
+
+    Parameters
+    ----------
+    spec
+        One of
+
+        - ``"1deg"``, ``"0.25deg"``: global cells, the outermost rows half a step from the poles; with
+          ``_poles`` (``"1deg_poles"`` is 181 x 360), rows of points on both poles.
+        - ``"31x60"``, ``"64x32"``, ``"240x121"``: the larger number is that of the longitudes. Without a
+          suffix, points lie on the poles where that makes square cells (31 x 60, 121 x 240, 721 x 1440), and
+          half a cell away otherwise; ``_poles`` and ``_cells`` say so.
+        - ``"N80"`` or ``"F80"``: the regular Gaussian grid of 160 x 320 points, with the Gaussian quadrature
+          weights as areas.
+        - a mapping with ``latitude: [north, south]``, ``longitude: [west, east]`` and ``step`` (one number or
+          ``[dlat, dlon]``): points on both ends, a region.
+        - a mapping with ``latitude`` and ``longitude`` lists of more than two points: those points.
+        - a mapping with ``file``: the grid of a NetCDF file, curvilinear ones included.
+        - a mapping with ``name`` and ``longitude_start`` (0 by default): a global grid turned about its axis.
+
+    Returns
+    -------
+    xarray.Dataset
+        Coordinates ``latitude`` (descending) and ``longitude`` (ascending) in degrees, float64, and
+        ``latitude_bounds`` (latitude, bounds), ``longitude_bounds`` (longitude, bounds) as CF bounds.
+
+    Raises
+    ------
+    GridError
+        Where the name is unknown or no such grid can be built.
+    """
+    if isinstance(spec, xr.Dataset):
+        return grid_of(spec)
+    if isinstance(spec, Mapping):
+        return _grid_from_mapping(dict(spec))
+    text = str(spec).strip()
+    if match := _DEGREES.match(text):
+        step = float(match["step"])
+        return _regular(*_counts(step, match["poles"] == "poles", text), match["poles"] == "poles", name=text)
+    if match := _SIZE.match(text):
+        n_lat, n_lon = sorted((int(match["a"]), int(match["b"])))
+        poles = 2 * (n_lat - 1) == n_lon if match["poles"] is None else match["poles"] == "poles"
+        return _regular(n_lat, n_lon, poles, name=text)
+    if match := _GAUSSIAN.match(text):
+        n = int(match["n"])
+        if not 2 <= n <= 2000:
+            raise GridError(f"a Gaussian grid N{n} is out of reach; N2 to N2000 are built")
+        latitude, _ = gaussian_latitudes(2 * n)
+        return build_grid(latitude, 360.0 / (4 * n) * np.arange(4 * n), name=text)
+    if match := _OCTAHEDRAL.match(text):
+        raise GridError(
+            f"{text} is a reduced grid, whose rows differ in length and make no rectangular array",
+            remedy=f"Take the regular Gaussian grid of the same rows, N{match['n']}.",
+        )
+    raise GridError(f"grid {text!r} is unknown", remedy=_HELP)
+
+
+def _counts(step: float, poles: bool, name: str) -> tuple[int, int]:
+    n_lon = round(360.0 / step) if step > 0 else 0
+    intervals = round(180.0 / step) if step > 0 else 0
+    if n_lon < 4 or abs(n_lon * step - 360.0) > 1e-6 or abs(intervals * step - 180.0) > 1e-6:
+        raise GridError(
+            f"a step of {step:g} degrees does not divide the half circle evenly",
+            where=name,
+            remedy="Choose a step that divides 180, or give rows and columns, as in 31x60_poles.",
+        )
+    return intervals + (1 if poles else 0), n_lon
+
+
+def _regular(n_lat: int, n_lon: int, poles: bool, *, name: str, start: float = 0.0) -> xr.Dataset:
+    if n_lat < 2 or n_lon < 4:
+        raise GridError(f"a global grid needs at least 2 rows and 4 columns, not {n_lat} x {n_lon}")
+    if poles:
+        latitude = 90.0 - 180.0 * np.arange(n_lat) / (n_lat - 1)
+    else:
+        latitude = 90.0 - 180.0 * (np.arange(n_lat) + 0.5) / n_lat
+    longitude = start + 360.0 * np.arange(n_lon) / n_lon
+    return build_grid(latitude, longitude, name=name)
+
+
+def _grid_from_mapping(spec: dict[str, Any]) -> xr.Dataset:
+    if "file" in spec:
+        return _grid_from_file(spec["file"])
+    if "name" in spec:
+        grid = named_grid(str(spec["name"]))
+        start = float(spec.get("longitude_start", 0.0))
+        longitude = grid.longitude.values - grid.longitude.values[0] + start
+        return build_grid(grid.latitude.values, longitude, name=f"{spec['name']}, from {start:g}E")
+    unknown = set(spec) - {"latitude", "longitude", "step"}
+    if unknown or not {"latitude", "longitude"} <= set(spec):
+        raise GridError(f"a grid cannot be made of the keys {sorted(spec)}", remedy=_HELP)
+    latitude = np.asarray(spec["latitude"], dtype=np.float64)
+    longitude = np.asarray(spec["longitude"], dtype=np.float64)
+    if "step" not in spec:
+        return build_grid(np.sort(latitude)[::-1], longitude, name="points")
+    if latitude.size != 2 or longitude.size != 2:
+        raise GridError("a box has two latitudes and two longitudes beside its step", remedy=_HELP)
+    steps = np.broadcast_to(np.asarray(spec["step"], dtype=np.float64), (2,))
+    if not np.all(steps > 0):
+        raise GridError(f"the step of a box must be positive, not {spec['step']}")
+    south, north = latitude.min(), latitude.max()
+    west, east = longitude
+    if east <= west:
+        east += 360.0
+    rows = _points(south, north, steps[0], "latitude")[::-1]
+    columns = _points(west, min(east, west + 360.0 - steps[1]), steps[1], "longitude")
+    return build_grid(rows, columns, name=f"box {north:g}N {south:g}N {west:g}E {east:g}E")
+
+
+def _points(start: float, stop: float, step: float, what: str) -> np.ndarray:
+    count = (stop - start) / step
+    if count < 1 or abs(count - round(count)) > 1e-6:
+        raise GridError(f"steps of {step:g} do not lead from {start:g} to {stop:g} in {what}")
+    return start + (stop - start) * np.arange(round(count) + 1) / round(count)
+
+
+def _grid_from_file(path: str | Path) -> xr.Dataset:
+    if not Path(path).exists():
+        raise SourceNotFoundError(f"the grid file {path} does not exist", remedy="Correct the grid's `file`.")
+    try:
+        with xr.open_dataset(path, decode_times=False) as dataset:
+            return grid_of(dataset.load(), name=Path(path).name)
+    except (OSError, ValueError) as error:
+        raise GridError(f"the grid file cannot be read: {error}", where=str(path)) from error
+
+
+def build_grid(
+    latitude: np.ndarray,
+    longitude: np.ndarray,
+    *,
+    latitude_bounds: np.ndarray | None = None,
+    longitude_bounds: np.ndarray | None = None,
+    name: str = "",
+) -> xr.Dataset:
+    """Return a rectilinear grid as a CF dataset.
+
+    Parameters
+    ----------
+    latitude, longitude
+        One-dimensional degrees; longitudes of a duplicated cyclic column are refused.
+    latitude_bounds, longitude_bounds
+        (n + 1,) or (n, 2); midway between points by default, clipped to the poles.
+    name
+        For messages and attributes.
+
+    Returns
+    -------
+    xarray.Dataset
+        As :func:`named_grid` returns it.
+    """
+    latitude = np.asarray(latitude, dtype=np.float64)
+    longitude = np.asarray(longitude, dtype=np.float64)
+    if longitude.size > 1 and cyclic_duplicates(longitude).any():
+        raise GridError("the longitudes come round to the same meridian twice", where=name)
+    rows = latitude_corners(latitude) if latitude_bounds is None else corners_of(latitude_bounds)
+    rows = np.clip(rows, -90.0, 90.0)
+    columns = longitude_corners(longitude) if longitude_bounds is None else corners_of(longitude_bounds)
+    return xr.Dataset(
+        coords={
+            "latitude": (
+                "latitude",
+                latitude,
+                {"standard_name": "latitude", "units": "degrees_north", "bounds": "latitude_bounds"},
+            ),
+            "longitude": (
+                "longitude",
+                longitude,
+                {"standard_name": "longitude", "units": "degrees_east", "bounds": "longitude_bounds"},
+            ),
+            "latitude_bounds": (("latitude", "bounds"), bounds_from(rows)),
+            "longitude_bounds": (("longitude", "bounds"), bounds_from(columns)),
+        },
+        attrs={"grid": name or f"{latitude.size}x{longitude.size}"},
+    )
+
+
+def grid_of(dataset: xr.Dataset, *, name: str = "") -> xr.Dataset:
+    """Return the horizontal grid of a dataset: its coordinates and, where it has them, bounds.
+
+    Rectilinear coordinates become ``latitude`` and ``longitude`` as in :func:`named_grid`, in the order of
+    the dataset. Curvilinear ones keep their two dimensions and get no bounds unless the file has vertices.
+
+    Raises
+    ------
+    GridError
+        Where the dataset has no latitude or longitude.
+    """
+    names = {axis: find_coordinate(dataset, axis) for axis in ("latitude", "longitude")}
+    if None in names.values():
+        raise GridError(
+            f"there is no latitude or longitude among {sorted(map(str, dataset.variables))}", where=name
+        )
+    latitude, longitude = dataset[names["latitude"]], dataset[names["longitude"]]
+    label = name or str(dataset.attrs.get("grid", ""))
+    if latitude.ndim == 2:
+        return _curvilinear(dataset, latitude, longitude, label)
+    bounds = {}
+    for axis, variable in (("latitude", latitude), ("longitude", longitude)):
+        bounds_name = variable.attrs.get("bounds", variable.encoding.get("bounds"))
+        if bounds_name in dataset.variables and dataset[bounds_name].ndim == 2:
+            bounds[f"{axis}_bounds"] = np.asarray(dataset[bounds_name].values, dtype=np.float64)
+    return build_grid(
+        clean_angles(latitude.values, full_turn=False),
+        clean_angles(longitude.values, full_turn=True),
+        name=label,
+        **bounds,
+    )
+
+
+def _curvilinear(dataset, latitude, longitude, name) -> xr.Dataset:
+    coords: dict[str, Any] = {
+        "latitude": (("y", "x"), np.asarray(latitude.values, dtype=np.float64)),
+        "longitude": (("y", "x"), np.asarray(longitude.values, dtype=np.float64)),
+    }
+    for axis, variable in (("latitude", latitude), ("longitude", longitude)):
+        bounds_name = variable.attrs.get("bounds", variable.encoding.get("bounds"))
+        if bounds_name in dataset.variables and dataset[bounds_name].ndim == 3:
+            vertices = np.asarray(dataset[bounds_name].values, dtype=np.float64)
+            coords[f"{axis}_bounds"] = (("y", "x", "vertices"), vertices)
+    grid = xr.Dataset(coords=coords, attrs={"grid": name or f"curvilinear {latitude.shape}"})
+    grid.latitude.attrs.update(standard_name="latitude", units="degrees_north")
+    grid.longitude.attrs.update(standard_name="longitude", units="degrees_east")
+    return grid
+
+
+def grid_corners(grid: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners ``(latitude, longitude)`` of a grid's cells in degrees, clipped to the poles.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        (n + 1,) and (m + 1,) for a rectilinear grid, (n + 1, m + 1) each for a curvilinear one.
+
+    Raises
+    ------
+    GridError
+        For a curvilinear grid without vertices.
+    """
+    if grid.latitude.ndim == 2:
+        if "latitude_bounds" not in grid.variables:
+            raise GridError(
+                "a curvilinear grid without cell vertices cannot be regridded conservatively",
+                where=str(grid.attrs.get("grid", "")),
+                remedy="Use the bilinear method, or a grid file with vertices.",
+            )
+        return (
+            np.clip(_vertices_to_corners(grid.latitude_bounds.values), -90.0, 90.0),
+            _vertices_to_corners(grid.longitude_bounds.values),
+        )
+    corners = []
+    for axis, infer in (("latitude", latitude_corners), ("longitude", longitude_corners)):
+        bounds = grid.variables.get(f"{axis}_bounds")
+        corners.append(infer(grid[axis].values) if bounds is None else corners_of(bounds.values))
+    return np.clip(corners[0], -90.0, 90.0), corners[1]
+
+
+def _vertices_to_corners(vertices: np.ndarray) -> np.ndarray:
+    """Return (n + 1, m + 1) corners of (n, m, 4) vertices that go round each cell counter-clockwise (CF)."""
+    n, m, _ = vertices.shape
+    corners = np.empty((n + 1, m + 1))
+    corners[:-1, :-1] = vertices[:, :, 0]
+    corners[:-1, -1] = vertices[:, -1, 1]
+    corners[-1, -1] = vertices[-1, -1, 2]
+    corners[-1, :-1] = vertices[-1, :, 3]
+    return corners
+
+
+def grid_hash(grid: xr.Dataset) -> str:
+    """Return a SHA-256 over points and corners, rounded to 1e-9 degrees: the identity of a grid.
+
+    Names, attributes and data type have no part in it.
+    """
+    digest = hashlib.sha256()
+    arrays = [grid.latitude.values, grid.longitude.values]
+    if grid.latitude.ndim == 1:
+        arrays.extend(grid_corners(grid) if min(grid.latitude.size, grid.longitude.size) > 1 else ())
+    elif "latitude_bounds" in grid.variables:
+        arrays.extend([grid.latitude_bounds.values, grid.longitude_bounds.values])
+    for array in arrays:
+        values = np.round(np.ascontiguousarray(array, dtype=np.float64), 9) + 0.0
+        digest.update(repr(values.shape).encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def describe_grid(grid: xr.Dataset) -> dict[str, Any]:
+    """Return what a grid is, in words and numbers: kind, shape, steps, whether global, whether with poles."""
+    latitude, longitude = grid.latitude.values, grid.longitude.values
+    if latitude.ndim == 2:
+        return {"kind": "curvilinear", "shape": list(latitude.shape)}
+    steps = np.abs(np.diff(latitude)), np.abs(np.diff(longitude))
+    n = gaussian_number(latitude)
+    regular = all(s.size and np.ptp(s) < 1e-4 for s in steps)
+    return {
+        "kind": f"Gaussian N{n}" if n else ("regular" if regular else "rectilinear"),
+        "shape": [latitude.size, longitude.size],
+        "latitude_step": float(np.median(steps[0])) if steps[0].size else None,
+        "longitude_step": float(np.median(steps[1])) if steps[1].size else None,
+        "latitude_range": [float(latitude[0]), float(latitude[-1])],
+        "longitude_range": [float(longitude[0]), float(longitude[-1])],
+        "global_longitude": is_global_longitude(longitude),
+        "pole_points": has_pole_points(latitude),
+    }

@@ -1,0 +1,196 @@
+"""Which canonical variables a source offers, and on which levels."""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from weathermill.fields.coordinates import (
+    LATITUDE,
+    LEVEL,
+    LONGITUDE,
+    TIME,
+    model_level_dimension,
+)
+from weathermill.fields.findings import Finding, tell
+from weathermill.fields.vocabulary import (
+    CONVENTIONS,
+    VariableConvention,
+    canonical_for_alias,
+    split_flat_name,
+)
+
+EXPVER = "expver"
+_ENSEMBLE = ("number", "realization", "member", "ensemble", "ens", "sample")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One variable of one source, under its canonical name.
+
+    Attributes
+    ----------
+    variable
+        Canonical name, or the file's own where the vocabulary does not have it.
+    array
+        Still as in the file: units, order and data type; dimensions renamed, those of length one dropped.
+    source
+        Name of the source, for messages.
+    rank
+        The place of the source among all sources.
+    levels
+        hPa, in the file's order; None without a level. One level for a flat name or a scalar coordinate.
+    native_time_chunk
+        How many time steps the file stores together; 1 where it does not say.
+    problem
+        Why it cannot be used, or empty.
+    """
+
+    variable: str
+    array: xr.DataArray
+    source: str
+    rank: int
+    levels: np.ndarray | None
+    native_time_chunk: int = 1
+    problem: str = ""
+
+    @property
+    def convention(self) -> VariableConvention | None:
+        """The vocabulary's entry, or None."""
+        return CONVENTIONS.get(self.variable)
+
+    @property
+    def label(self) -> str:
+        """The file's name for it, with the source."""
+        return f"{self.source}:{self.array.name}"
+
+
+def recognise(name: str, array: xr.DataArray, on_levels: bool) -> str | None:
+    """Return the canonical name of a variable, or None.
+
+    What names it, in this order: the canonical name itself, the GRIB parameter number, the GRIB or
+    WeatherBench short name, the variable's name as an alias, the standard name.
+    """
+    if name in CONVENTIONS and (CONVENTIONS[name].kind == "pressure") == on_levels:
+        return name
+    attrs = array.attrs
+    param_id = attrs.get("GRIB_paramId")
+    if param_id is not None:
+        matches = [
+            entry.name
+            for entry in CONVENTIONS.values()
+            if int(param_id) in entry.param_id and (entry.kind == "pressure") == on_levels
+        ]
+        if len(matches) == 1:
+            return matches[0]
+    for alias in (attrs.get("GRIB_shortName"), attrs.get("short_name"), name):
+        if isinstance(alias, str):
+            matches = canonical_for_alias(alias, on_levels=on_levels)
+            if len(matches) == 1:
+                return matches[0]
+    standard_name = attrs.get("standard_name")
+    if standard_name:
+        matches = [
+            entry.name
+            for entry in CONVENTIONS.values()
+            if entry.standard_name == standard_name and (entry.kind == "pressure") == on_levels
+        ]
+        # Near the ground one standard name covers several heights, so that it says too little by itself.
+        if len(matches) == 1 and (on_levels or not matches[0].startswith(("2m_", "10m_", "100m_"))):
+            return matches[0]
+    return None
+
+
+def offers_of(
+    dataset: xr.Dataset, source: str, rank: int, findings: MutableSequence[Finding] | None = None
+) -> list[Offer]:
+    """Return what one source offers; data is not read.
+
+    Parameters
+    ----------
+    dataset
+        From :func:`weathermill.fields.coordinates.standardise`.
+    source, rank
+        Its name and its place among all sources.
+    findings
+        Where to record what was noticed.
+    """
+    offers: dict[tuple[str, tuple | None], Offer] = {}
+    for name, array in dataset.data_vars.items():
+        name = str(name)
+        if LATITUDE not in array.dims or LONGITUDE not in array.dims:
+            continue
+        if array.dtype.kind not in "fiub":
+            continue
+        offer = _offer(name, array, dataset, source, rank)
+        key = (offer.variable, None if offer.levels is None else tuple(offer.levels))
+        if key in offers:
+            tell(
+                findings,
+                "warning",
+                offer.variable,
+                f"{source} holds it twice, as {offers[key].array.name} and {name}; the first is taken",
+            )
+            continue
+        offers[key] = offer
+    return list(offers.values())
+
+
+def _offer(name: str, array: xr.DataArray, dataset: xr.Dataset, source: str, rank: int) -> Offer:
+    time_chunk = _native_time_chunk(array)
+    problem = ""
+    model_dim = model_level_dimension(dataset, tuple(str(d) for d in array.dims if d != LEVEL))
+    for dim in [str(d) for d in array.dims]:
+        if dim in (TIME, LEVEL, LATITUDE, LONGITUDE, EXPVER):
+            continue
+        if array.sizes[dim] == 1:
+            array = array.isel({dim: 0}, drop=True)
+        elif dim == model_dim:
+            problem = f"it is on {array.sizes[dim]} model levels ({dim}), not on pressure levels"
+        elif dim.lower() in _ENSEMBLE:
+            problem = f"it has {array.sizes[dim]} ensemble members ({dim}); select one of them first"
+        else:
+            problem = (
+                f"it has the dimension {dim!r} of length {array.sizes[dim]} beside time, level and place"
+            )
+    levels: np.ndarray | None = None
+    if LEVEL in array.dims:
+        if LEVEL in dataset.coords:
+            levels = dataset[LEVEL].values
+        else:
+            problem = "its level dimension has no values"
+    flat = split_flat_name(name)
+    if levels is None and flat is not None:
+        return Offer(flat[0], array, source, rank, np.array([flat[1]]), time_chunk, problem)
+    scalar_level = LEVEL in dataset.coords and dataset[LEVEL].ndim == 0
+    # A scalar level may stand beside fields of the surface, whose names then mean nothing on a level.
+    if levels is None and scalar_level and recognise(name, array, on_levels=True):
+        levels = dataset[LEVEL].values.reshape(1)
+    variable = recognise(name, array, on_levels=levels is not None) or name
+    return Offer(variable, array, source, rank, levels, time_chunk, problem)
+
+
+def _native_time_chunk(array: xr.DataArray) -> int:
+    chunks = array.encoding.get("shards") or array.encoding.get("chunks") or array.encoding.get("chunksizes")
+    if TIME not in array.dims or not chunks or len(chunks) != array.ndim:
+        return 1
+    return max(1, int(chunks[array.dims.index(TIME)]))
+
+
+def describe_offers(offers: list[Offer]) -> str:
+    """Return one line of what is offered: each variable with its file name and levels."""
+    parts: dict[str, set] = {}
+    names: dict[str, str] = {}
+    for offer in offers:
+        names.setdefault(offer.variable, str(offer.array.name))
+        parts.setdefault(offer.variable, set()).update(() if offer.levels is None else offer.levels)
+    texts = []
+    for variable, levels in sorted(parts.items()):
+        alias = "" if names[variable] == variable or levels else f" ({names[variable]})"
+        if levels:
+            alias = f" at {', '.join(f'{level:g}' for level in sorted(levels))} hPa"
+        texts.append(variable + alias)
+    return "; ".join(texts) or "no gridded variable"

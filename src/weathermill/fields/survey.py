@@ -1,0 +1,158 @@
+"""What each source offers in canonical terms, and finding in it what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from weathermill.errors import CoordinateError, MissingLevelError, MissingVariableError
+from weathermill.fields.assembly import holds_level
+from weathermill.fields.conversion import EQUIVALENTS
+from weathermill.fields.coordinates import TIME, standardise
+from weathermill.fields.findings import Finding
+from weathermill.fields.layout import HorizontalOrder, horizontal_order
+from weathermill.fields.recognition import Offer, describe_offers, offers_of
+from weathermill.fields.timeaxis import calendar_of, selection, snap
+from weathermill.fields.vocabulary import CONVENTIONS, canonical_for_alias, split_flat_name
+
+
+class Source:
+    """One dataset with standardised coordinates, its horizontal order and its offers."""
+
+    def __init__(
+        self, dataset: xr.Dataset, name: str, rank: int, findings: MutableSequence[Finding] | None = None
+    ) -> None:
+        self.name = name
+        self.attrs = dict(dataset.attrs)
+        self.dataset = standardise(dataset, name, findings)
+        self.order: HorizontalOrder = horizontal_order(self.dataset, name, findings)
+        self.offers: list[Offer] = offers_of(self.dataset, name, rank, findings)
+        self.times = self._times(dataset)
+
+    def _times(self, raw: xr.Dataset) -> np.ndarray:
+        if TIME not in self.dataset.coords:
+            return np.array([], dtype="datetime64[ns]")
+        times = np.atleast_1d(self.dataset[TIME].values)
+        calendar_of(times) if times.size else None
+        for variable in raw.variables.values():
+            coarse = variable.encoding.get("dtype")
+            units = str(variable.encoding.get("units", ""))
+            if coarse == np.float32 and " since " in units and variable.shape == self.dataset[TIME].shape:
+                seconds = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}.get(units[0].lower(), 1.0)
+                return snap(times, _float32_spacing(times, units, seconds))
+        return times
+
+    def positions(self, start: Any, stop: Any) -> np.ndarray:
+        """Return the time positions in ``[start, stop)`` that the source declares valid, in time order."""
+        chosen = selection(self.times, start, stop)
+        # ARCO-ERA5 allocates its time axis up to 2050; attributes say what is filled, the last day included.
+        first, last = self.attrs.get("valid_time_start"), self.attrs.get("valid_time_stop")
+        if first is not None and last is not None and self.times.dtype.kind == "M":
+            low = np.datetime64(str(first)[:10], "D")
+            high = np.datetime64(str(last)[:10], "D") + np.timedelta64(1, "D")
+            chosen = chosen[(self.times[chosen] >= low) & (self.times[chosen] < high)]
+        return chosen
+
+
+def _float32_spacing(times: np.ndarray, units: str, seconds: float) -> float:
+    reference = np.datetime64(units.split(" since ")[1].strip().replace(" ", "T")[:10], "ns")
+    count = np.abs((times - reference).astype(np.int64)).max() / 1e9 / seconds
+    return float(np.spacing(np.float32(count))) * seconds
+
+
+def survey(
+    sources: Sequence[xr.Dataset],
+    source_names: Sequence[str] | None = None,
+    findings: MutableSequence[Finding] | None = None,
+) -> list[Source]:
+    """Return what each source offers in canonical terms; data is not read.
+
+    Parameters
+    ----------
+    sources
+        Datasets as opened.
+    source_names
+        For messages; ``source 0`` and so on by default.
+    findings
+        Where to record what was noticed.
+    """
+    names = list(source_names) if source_names is not None else [f"source {i}" for i in range(len(sources))]
+    return [
+        Source(dataset, name, rank, findings)
+        for rank, (dataset, name) in enumerate(zip(sources, names, strict=True))
+    ]
+
+
+def find_offers(name: str, surveyed: Sequence[Source], *, on_levels: bool) -> list[Offer]:
+    """Return the offers of one variable, in the order of the sources.
+
+    Parameters
+    ----------
+    name
+        A canonical or flat name.
+    surveyed
+        From :func:`survey`.
+    on_levels
+        Whether it is wanted on pressure levels.
+
+    Raises
+    ------
+    MissingVariableError, MissingLevelError, CoordinateError
+        Where none can be used, with what is offered.
+    """
+    every = [offer for source in surveyed for offer in source.offers]
+    flat = None if name in CONVENTIONS else split_flat_name(name)
+    base = flat[0] if flat else name
+    found: list[Offer] = []
+    for wanted in [base, *([EQUIVALENTS[base][0]] if base in EQUIVALENTS else [])]:
+        found = [
+            offer
+            for offer in every
+            if offer.variable == wanted and (offer.levels is not None) == (on_levels or flat is not None)
+        ]
+        if flat and found:
+            with_level = [offer for offer in found if holds_level(offer, flat[1])]
+            if not with_level:
+                raise MissingLevelError(
+                    f"{flat[0]} has no level {flat[1]:g} hPa; it is offered at {level_text(found)} hPa",
+                    where=where_text(found),
+                )
+            found = with_level
+        if found:
+            break
+    usable = [offer for offer in found if not offer.problem]
+    if usable:
+        return usable
+    if found:
+        raise CoordinateError(f"{name} cannot be used: {found[0].problem}", where=found[0].label)
+    raise MissingVariableError(
+        f"{name} is in none of the sources, which offer {describe_offers(every)}",
+        where=", ".join(source.name for source in surveyed[:5]) + (", …" if len(surveyed) > 5 else ""),
+        remedy=_advice(name, every, on_levels),
+    )
+
+
+def _advice(name: str, offers: Sequence[Offer], on_levels: bool) -> str | None:
+    meant = [canonical for canonical in canonical_for_alias(name) if canonical != name]
+    if meant:
+        return f"Ask for it by its canonical name: {' or '.join(meant)}."
+    elsewhere = [offer for offer in offers if offer.variable == name]
+    if elsewhere:
+        place = "surface_variables (it has no levels)" if on_levels else "variables (it is on levels)"
+        return f"Name it among {place}."
+    return None
+
+
+def where_text(offers: Sequence[Offer]) -> str:
+    """Return the labels of a few offers, for messages."""
+    labels = list(dict.fromkeys(offer.label for offer in offers))
+    return ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")
+
+
+def level_text(offers: Sequence[Offer]) -> str:
+    """Return the levels of offers in hPa, for messages."""
+    levels = sorted({float(level) for offer in offers if offer.levels is not None for level in offer.levels})
+    return ", ".join(f"{level:g}" for level in levels)

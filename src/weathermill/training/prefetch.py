@@ -1,0 +1,280 @@
+"""The mapped tier: threads read shards into page-locked buffers, and a side stream copies them to the device.
+
+At any time one batch is computed on, the next is being copied and further ones are being read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from weathermill.tensors.shards import as_tensor
+from weathermill.tensors.store import TensorStore
+from weathermill.training.memory import HostBuffer
+from weathermill.training.sampling import ReadPlan, plan_reads
+
+# A larger read is cut by states, so that few windows of a fine grid still occupy all threads.
+_READ_BYTES = 32 * 2**20
+
+
+@dataclass
+class CopyTimer:
+    """Adds up how long copies to a CUDA device took, from pairs of events, without waiting for them."""
+
+    seconds: float = 0.0
+    _pairs: deque[tuple[Any, Any]] = field(default_factory=deque)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, start: Any, stop: Any) -> None:
+        """Keep the events of one copy."""
+        with self._lock:
+            self._pairs.append((start, stop))
+            while self._pairs and self._pairs[0][1].query():
+                self._count(*self._pairs.popleft())
+
+    def _count(self, start: Any, stop: Any) -> None:
+        self.seconds += start.elapsed_time(stop) / 1e3
+
+    def take(self) -> float:
+        """Give the seconds so far and start from zero; waits for copies under way."""
+        with self._lock:
+            while self._pairs:
+                self._pairs[0][1].synchronize()
+                self._count(*self._pairs.popleft())
+            seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+
+class DeviceSlot:
+    """A buffer on the device that batches pass through, with the events that keep them apart.
+
+    `copied` is recorded on the copying stream when the batch is there, `released` on the computing stream
+    when it is no longer needed.
+    """
+
+    def __init__(self, shape: tuple[int, ...], index: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.tensor = torch.empty(shape, dtype=dtype, device=device)
+        self.index = torch.empty(index, dtype=torch.int64, device=device)
+        self.copied: torch.cuda.Event | None = None
+        self.released: torch.cuda.Event | None = None
+
+    def begin(self, stream: torch.cuda.Stream) -> torch.cuda.Event:
+        """Have the copying stream wait until the slot is free; gives an event of the copy's start."""
+        if self.released is not None:
+            stream.wait_event(self.released)
+        start = torch.cuda.Event(enable_timing=True)
+        start.record(stream)
+        return start
+
+    def end(self, stream: torch.cuda.Stream) -> torch.cuda.Event:
+        """Mark the copy as queued."""
+        self.copied = torch.cuda.Event(enable_timing=True)
+        self.copied.record(stream)
+        return self.copied
+
+    def hand_over(self) -> None:
+        """Have the computing stream wait for the copy."""
+        torch.cuda.current_stream(self.tensor.device).wait_event(self.copied)
+
+    def release(self) -> None:
+        """Say that all work on the slot has been queued."""
+        self.released = torch.cuda.Event()
+        self.released.record(torch.cuda.current_stream(self.tensor.device))
+
+
+class _HostSlot:
+    def __init__(self, states: int, store: TensorStore, pin: bool) -> None:
+        self.buffer = HostBuffer((states, *store.state_shape), store.numpy_dtype, pin)
+        self.array = self.buffer.array
+        self.tensor = as_tensor(self.array, store.dtype)
+        self.index_buffer = HostBuffer((states,), np.dtype(np.int64), pin)
+        self.index = torch.from_numpy(self.index_buffer.array)
+        self.copied: torch.cuda.Event | None = None
+
+    def close(self) -> None:
+        self.buffer.close()
+        self.index_buffer.close()
+
+
+_Ready = tuple[np.ndarray, ReadPlan, Any]
+
+
+class MappedReader:
+    """Reads the batches of an epoch ahead of the consumer.
+
+    Parameters
+    ----------
+    store
+        The store; read by direct calls into the buffers, through the page cache.
+    states
+        The largest number of states in a batch.
+    device
+        Where batches go.
+    threads
+        Reading threads.
+    prefetch
+        Batches that are being read or are waiting while one is computed on.
+    """
+
+    def __init__(
+        self, store: TensorStore, states: int, device: torch.device, threads: int, prefetch: int
+    ) -> None:
+        self.store, self.states, self.device = store, states, device
+        self.cuda = device.type == "cuda"
+        self.copies = CopyTimer()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="weathermill-read")
+        # Without a copy to a device the consumer works in the host slot itself, which therefore needs one
+        # more.
+        self._host = [_HostSlot(states, store, self.cuda) for _ in range(prefetch + (1 if self.cuda else 2))]
+        self._device: list[DeviceSlot] = []
+        self._stream = torch.cuda.Stream(device) if self.cuda else None
+        if self.cuda:
+            shape = (states, *store.state_shape)
+            self._device = [DeviceSlot(shape, states, store.torch_dtype, device) for _ in range(3)]
+
+    def close(self) -> None:
+        """Stop the threads and give the buffers back."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self.cuda:
+            torch.cuda.synchronize(self.device)
+        for slot in self._host:
+            slot.close()
+        self._host, self._device = [], []
+
+    def epoch(self, batches: Sequence[np.ndarray], steps: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yield (starts, window) for each batch; a window is valid until the next is asked for."""
+        ready: queue.Queue[_Ready | BaseException | None] = queue.Queue()
+        free_host: queue.Queue[_HostSlot] = queue.Queue()
+        free_device: queue.Queue[DeviceSlot | None] = queue.Queue()
+        for slot in self._host:
+            free_host.put(slot)
+        for slot in self._device:
+            free_device.put(slot)
+        stop = threading.Event()
+        worker = threading.Thread(
+            target=self._work,
+            args=(batches, steps, ready, free_host, free_device, stop),
+            name="weathermill-feed",
+            daemon=True,
+        )
+        worker.start()
+        slot = None
+        try:
+            while (item := ready.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                starts, plan, slot = item
+                if self.cuda:
+                    slot.hand_over()
+                yield starts, self._windows(slot, plan, len(starts), steps)
+                if self.cuda:
+                    slot.release()
+                    free_device.put(slot)
+                else:
+                    free_host.put(slot)
+        finally:
+            if self.cuda and slot is not None:
+                slot.release()
+            stop.set()
+            free_device.put(None)
+            free_host.put(None)  # type: ignore[arg-type]
+            worker.join()
+
+    def _windows(self, slot: Any, plan: ReadPlan, batch: int, steps: int) -> torch.Tensor:
+        states = slot.tensor[: plan.states]
+        if self.device.type not in ("cuda", "cpu"):
+            states = states.to(self.device)
+        if plan.index is not None:
+            index = slot.index[: plan.index.size]
+            states = states.index_select(0, index.to(states.device))
+        return states.view(batch, steps + 1, *self.store.state_shape)
+
+    def _submit(self, plan: ReadPlan, slot: _HostSlot) -> list[Future]:
+        per_read = max(1, _READ_BYTES // self.store.state_nbytes)
+        if plan.index is not None:
+            slot.index_buffer.array[: plan.index.size] = plan.index
+        futures = []
+        for start, stop, at in plan.reads:
+            for first in range(start, stop, per_read):
+                last = min(first + per_read, stop)
+                target = slot.array[at + first - start : at + last - start]
+                futures.append(self._pool.submit(self.store.read_into, first, last, target))
+        return futures
+
+    def _work(
+        self,
+        batches: Sequence[np.ndarray],
+        steps: int,
+        ready: queue.Queue,
+        free_host: queue.Queue,
+        free_device: queue.Queue,
+        stop: threading.Event,
+    ) -> None:
+        reading: deque[tuple[np.ndarray, ReadPlan, _HostSlot, list[Future]]] = deque()
+        todo = iter(batches)
+        exhausted = False
+        try:
+            while not stop.is_set():
+                while not exhausted and (not reading or not free_host.empty()):
+                    starts = next(todo, None)
+                    if starts is None:
+                        exhausted = True
+                        break
+                    slot = free_host.get()
+                    if slot is None:
+                        return
+                    if slot.copied is not None:
+                        slot.copied.synchronize()
+                    plan = plan_reads(starts, steps)
+                    reading.append((starts, plan, slot, self._submit(plan, slot)))
+                if not reading:
+                    break
+                starts, plan, slot, futures = reading.popleft()
+                for future in futures:
+                    future.result()
+                if not self.cuda:
+                    ready.put((starts, plan, slot))
+                    continue
+                target = free_device.get()
+                if target is None:
+                    return
+                self._copy(slot, target, plan)
+                free_host.put(slot)
+                ready.put((starts, plan, target))
+            ready.put(None)
+        except BaseException as error:
+            ready.put(error)
+        finally:
+            for *_, futures in reading:
+                for future in futures:
+                    future.cancel()
+                wait(futures)
+
+    def _copy(self, source: _HostSlot, target: DeviceSlot, plan: ReadPlan) -> None:
+        with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
+            start = target.begin(self._stream)
+            target.tensor[: plan.states].copy_(source.tensor[: plan.states], non_blocking=True)
+            if plan.index is not None:
+                target.index[: plan.index.size].copy_(source.index[: plan.index.size], non_blocking=True)
+            source.copied = target.end(self._stream)
+            self.copies.add(start, source.copied)
+
+
+@contextlib.contextmanager
+def closing_iterator(iterator: Iterator) -> Iterator[Iterator]:
+    """Close a generator at the end of the block, however it ends."""
+    try:
+        yield iterator
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,202 @@
+"""The two resident tiers: a split held in device memory, or in page-locked host memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from weathermill.tensors.shards import as_tensor
+from weathermill.tensors.store import TensorStore
+from weathermill.training.memory import HostBuffer
+from weathermill.training.prefetch import CopyTimer, DeviceSlot
+from weathermill.training.sampling import plan_reads
+
+_CHUNK_BYTES = 256 * 2**20
+
+
+class RunIndex:
+    """Where the states of a split lie in a tensor that holds its runs one after the other.
+
+    Parameters
+    ----------
+    runs
+        Half-open runs of time indices.
+    """
+
+    def __init__(self, runs: Sequence[tuple[int, int]]) -> None:
+        self.runs = sorted(runs)
+        lengths = np.array([stop - start for start, stop in self.runs])
+        self._starts = np.array([start for start, _ in self.runs])
+        self._shifts = np.concatenate([[0], np.cumsum(lengths)[:-1]]) - self._starts
+        self.states = int(lengths.sum())
+
+    def local(self, times: np.ndarray) -> np.ndarray:
+        """Turn time indices of the store into positions in the tensor."""
+        return times + self._shifts[np.searchsorted(self._starts, times, "right") - 1]
+
+    def chunks(self, states: int) -> Iterator[tuple[int, int, int]]:
+        """Cut the runs into (start, stop, position) pieces of at most so many states."""
+        at = 0
+        for start, stop in self.runs:
+            for first in range(start, stop, states):
+                last = min(first + states, stop)
+                yield first, last, at
+                at += last - first
+
+
+def load_host(store: TensorStore, index: RunIndex, threads: int, pin: bool) -> HostBuffer:
+    """Read a split into host memory with many threads."""
+    buffer = HostBuffer((index.states, *store.state_shape), store.numpy_dtype, pin)
+    per_read = max(1, 32 * 2**20 // store.state_nbytes)
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [
+            pool.submit(store.read_into, start, stop, buffer.array[at : at + stop - start])
+            for start, stop, at in index.chunks(per_read)
+        ]
+        for future in futures:
+            future.result()
+    return buffer
+
+
+def load_device(store: TensorStore, index: RunIndex, threads: int, device: torch.device) -> torch.Tensor:
+    """Read a split into device memory by way of two page-locked buffers."""
+    if device.type != "cuda":
+        return as_tensor(load_host(store, index, threads, pin=False).array, store.dtype).to(device)
+    data = torch.empty((index.states, *store.state_shape), dtype=store.torch_dtype, device=device)
+    per_chunk = max(1, _CHUNK_BYTES // store.state_nbytes)
+    per_read = max(1, per_chunk // threads)
+    buffers = [HostBuffer((per_chunk, *store.state_shape), store.numpy_dtype, True) for _ in range(2)]
+    events: list[torch.cuda.Event | None] = [None, None]
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for k, (start, stop, at) in enumerate(index.chunks(per_chunk)):
+                buffer = buffers[k % 2]
+                if events[k % 2] is not None:
+                    events[k % 2].synchronize()
+                ranges = [(i, min(i + per_read, stop)) for i in range(start, stop, per_read)]
+                futures = [
+                    pool.submit(store.read_into, first, last, buffer.array[first - start : last - start])
+                    for first, last in ranges
+                ]
+                for future in futures:
+                    future.result()
+                with torch.cuda.stream(stream):
+                    source = as_tensor(buffer.array[: stop - start], store.dtype)
+                    data[at : at + stop - start].copy_(source, non_blocking=True)
+                    events[k % 2] = torch.cuda.Event()
+                    events[k % 2].record(stream)
+        stream.synchronize()
+        torch.cuda.current_stream(device).wait_stream(stream)
+    finally:
+        for buffer in buffers:
+            buffer.close()
+    return data
+
+
+class DeviceTier:
+    """The split lies in device memory; a batch is one gather there, with no work per sample in Python.
+
+    Serves any torch device, the CPU included, where it is plain memory.
+    """
+
+    def __init__(self, store: TensorStore, index: RunIndex, device: torch.device, threads: int) -> None:
+        self.index, self.device = index, device
+        self.shape = store.state_shape
+        self.copies = CopyTimer()
+        self.data = load_device(store, index, threads, device)
+
+    def epoch(self, batches: Sequence[np.ndarray], steps: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yield (starts, window) for each batch."""
+        if not batches:
+            return
+        lengths = [len(starts) * (steps + 1) for starts in batches]
+        times = np.concatenate([(starts[:, None] + np.arange(steps + 1)).reshape(-1) for starts in batches])
+        # The order of the whole epoch goes over at once: a small copy per batch would wait for the stream
+        # each time.
+        positions = torch.from_numpy(self.index.local(times)).to(self.device)
+        for starts, part in zip(batches, positions.split(lengths), strict=True):
+            yield starts, self.data.index_select(0, part).view(len(starts), steps + 1, *self.shape)
+
+    def close(self) -> None:
+        """Free the memory."""
+        self.data = torch.empty(0)
+
+
+class PinnedTier:
+    """The split lies in page-locked host memory; while one batch is computed on, the next is copied.
+
+    Parameters
+    ----------
+    store, index
+        What to hold.
+    device
+        A CUDA device.
+    states
+        The largest number of states in a batch.
+    threads
+        For reading at the start.
+    """
+
+    def __init__(
+        self, store: TensorStore, index: RunIndex, device: torch.device, states: int, threads: int
+    ) -> None:
+        self.index, self.device, self.shape = index, device, store.state_shape
+        self.buffer = load_host(store, index, threads, pin=True)
+        self.data = as_tensor(self.buffer.array, store.dtype)
+        self.copies = CopyTimer()
+        self._stream = torch.cuda.Stream(device)
+        self._slots = [DeviceSlot((states, *self.shape), states, store.torch_dtype, device) for _ in range(3)]
+
+    def epoch(self, batches: Sequence[np.ndarray], steps: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yield (starts, window) for each batch; a window is valid until the next is asked for."""
+        free = deque(self._slots)
+        ahead: deque = deque()
+        todo = iter(batches)
+        slot = None
+        try:
+            while True:
+                # Two copies ahead: the one that the next batch needs, and one to keep the copy engine busy.
+                while free and (starts := next(todo, None)) is not None:
+                    target = free.popleft()
+                    ahead.append((starts, self._copy(starts, steps, target), target))
+                if not ahead:
+                    return
+                starts, plan, slot = ahead.popleft()
+                slot.hand_over()
+                states = slot.tensor[: plan.states]
+                if plan.index is not None:
+                    states = states.index_select(0, slot.index[: plan.index.size])
+                yield starts, states.view(len(starts), steps + 1, *self.shape)
+                slot.release()
+                free.append(slot)
+        finally:
+            if slot is not None:
+                slot.release()
+
+    def _copy(self, starts: np.ndarray, steps: int, target: DeviceSlot):
+        plan = plan_reads(starts, steps)
+        with torch.cuda.stream(self._stream):
+            begin = target.begin(self._stream)
+            for start, stop, at in plan.reads:
+                first = int(self.index.local(np.int64(start)))
+                target.tensor[at : at + stop - start].copy_(
+                    self.data[first : first + stop - start], non_blocking=True
+                )
+            if plan.index is not None:
+                index = torch.from_numpy(plan.index).pin_memory()
+                target.index[: plan.index.size].copy_(index, non_blocking=True)
+            self.copies.add(begin, target.end(self._stream))
+        return plan
+
+    def close(self) -> None:
+        """Free the memory."""
+        torch.cuda.synchronize(self.device)
+        self.buffer.close()
+        self._slots = []
+        self.data = torch.empty(0)

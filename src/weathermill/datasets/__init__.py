@@ -6,7 +6,7 @@ from weathermill.datasets.netcdf import NetCDFDataset
 from weathermill.datasets.raw_fields import RawFields, RawFieldsDataset
 from weathermill.datasets.regrid_weights import RegridWeightsDataset
 from weathermill.datasets.tensor_store import TensorContent, TensorStoreDataset
-from weathermill.datasets.zarr_fields import ZarrFieldsDataset
+from weathermill.datasets.zarr_fields import ZarrArrayDataset, ZarrFieldsDataset
 
 __all__ = [
     "CheckpointsDataset",
@@ -17,5 +17,6 @@ __all__ = [
     "RegridWeightsDataset",
     "TensorContent",
     "TensorStoreDataset",
+    "ZarrArrayDataset",
     "ZarrFieldsDataset",
 ]

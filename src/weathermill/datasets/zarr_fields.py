@@ -73,7 +73,7 @@ class ZarrFieldsDataset(LocalDataset):
             key: self._save_args[key] for key in ("chunk_bytes", "shard_bytes") if key in self._save_args
         }
         chunk, shard = time_layout(data, **layout)
-        data = data.drop_encoding()
+        data = _with_plain_strings(data.drop_encoding())
         data.attrs["weathermill_shard_steps"] = shard
         encoding: dict[str, dict[str, Any]] = {}
         for name, variable in data.data_vars.items():
@@ -104,8 +104,28 @@ class ZarrFieldsDataset(LocalDataset):
                 progress.update(block.stop - block.start)
 
 
+def _with_plain_strings(data: xr.Dataset) -> xr.Dataset:
+    """Turn fixed-width strings, which Zarr v3 has no specification for, into variable-length ones."""
+    fixed = {name: c.astype(object) for name, c in data.coords.items() if c.dtype.kind == "U"}
+    return data.assign_coords(fixed)
+
+
 def _time_encoding(data: xr.Dataset) -> dict[str, Any]:
     first = data["time"].values[0]
     if isinstance(first, np.datetime64):
         return {"units": "seconds since 1970-01-01", "dtype": "int64"}
     return {"units": "seconds since 1970-01-01", "calendar": first.calendar, "dtype": "int64"}
+
+
+class ZarrArrayDataset(ZarrFieldsDataset):
+    """As `ZarrFieldsDataset`, for one array with dimension ``time``, such as the normalised channels."""
+
+    def load(self) -> xr.DataArray:
+        """Open the array lazily."""
+        fields = super().load()
+        return fields[fields.attrs["weathermill_array"]]
+
+    def save(self, data: xr.DataArray) -> None:
+        """Stream the array to disk."""
+        name = str(data.name or "array")
+        super().save(data.to_dataset(name=name, promote_attrs=False).assign_attrs(weathermill_array=name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 from weathermill.fields import statistics as field_statistics
-from weathermill.fields.flatten import to_channels
+from weathermill.fields.flatten import static_channels, to_channels
 from weathermill.fields.grids import area_weights
 from weathermill.parameters import IngestParameters, SplitParameters
 from weathermill.pipelines.splitting import period_runs, time_seconds, time_step_seconds
@@ -25,11 +25,13 @@ def compute_statistics(
     channels, _ = channels_of(regridded, ingest)
     times, calendar = time_seconds(regridded)
     step = time_step_seconds(times)
+    static = static_channels(regridded, static=ingest.static_variables) if ingest.static_variables else None
     return field_statistics.compute_statistics(
         channels,
         area_weights(regridded["latitude"].values),
         period_runs(times, calendar, step, splits)["train"],
         step,
+        static=static,
     )
 
 

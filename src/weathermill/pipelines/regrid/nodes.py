@@ -6,7 +6,7 @@ import logging
 
 import xarray as xr
 
-from weathermill.fields.grids import grid_of, named_grid
+from weathermill.fields.grids import grid_hash, grid_of, named_grid
 from weathermill.fields.regridding import (
     RegridWeights,
     apply_weights,
@@ -28,15 +28,20 @@ def make_regrid_weights(
     fields: xr.Dataset, target: xr.Dataset, known: RegridWeights | None, parameters: RegridParameters
 ) -> RegridWeights:
     """Make the weights, or take the known ones if they are of these grids, mask and method."""
-    key = weights_key(grid_of(fields), target, parameters.method)
+    source, method = grid_of(fields), parameters.method
+    if grid_hash(source) == grid_hash(target):
+        method = "nearest_s2d"  # the identity
+    key = weights_key(source, target, method)
     if known is not None and known.key == key:
         logger.info("Regridding weights: %s, reused (made by %s)", key[:12], known.provider)
         return known
-    return make_weights(grid_of(fields), target, parameters.method)
+    return make_weights(source, target, method)
 
 
 def regrid_fields(fields: xr.Dataset, weights: RegridWeights, target: xr.Dataset) -> xr.Dataset:
-    """Apply the weights, lazily."""
+    """Apply the weights, lazily; fields that are on the target grid already stay as they are."""
+    if grid_hash(grid_of(fields)) == grid_hash(target):
+        return fields
     return apply_weights(fields, weights, target)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import xarray as xr
 
 from weathermill.datasets import TensorContent
+from weathermill.fields import statistics as field_statistics
+from weathermill.fields.flatten import static_channels
 from weathermill.fields.grids import area_weights
 from weathermill.parameters import IngestParameters, SplitParameters, TensorsParameters
 from weathermill.pipelines.normalise.nodes import channels_of
@@ -36,10 +38,15 @@ def lay_out_tensors(
         "regridding": regridded.attrs.get("regridding", ""),
     }
     numbers = {name: statistics[name].values for name in ("mean", "std", "tendency_std")}
+    static = None
+    if ingest.static_variables:
+        maps = static_channels(regridded, static=ingest.static_variables)
+        static = field_statistics.normalise(maps, statistics).values.astype(np.float32)
     digest = hashlib.sha256()
     for part in (channels, provenance, runs, parameters.model_dump(), times.tolist()):
         digest.update(json.dumps(part, sort_keys=True, default=str).encode())
-    for coordinate in (normalised["latitude"], normalised["longitude"], *numbers.values()):
+    constants = () if static is None else (static,)
+    for coordinate in (normalised["latitude"], normalised["longitude"], *numbers.values(), *constants):
         digest.update(np.ascontiguousarray(coordinate, dtype=np.float64).tobytes())
     return TensorContent(
         normalised=normalised,
@@ -49,6 +56,7 @@ def lay_out_tensors(
         time_step=step,
         area_weights=area_weights(normalised["latitude"].values),
         splits=runs,
+        static=static,
         dtype=parameters.dtype,
         steps_per_shard=parameters.steps_per_shard,
         provenance=provenance,

@@ -82,7 +82,8 @@ def accumulate_moments(
                         c = np.float64(climatology[lead, channel, row, column])
                         f -= c
                         o -= c
-                    if not (np.isfinite(o) and np.isfinite(reference[channel, row, column])):
+                    # Not np.isfinite: it is compiled to x - x == 0, which reassociation folds to true.
+                    if not (abs(o) < np.inf and abs(reference[channel, row, column]) < np.inf):
                         continue
                     w = weights[row, column]
                     e = f - o

@@ -83,7 +83,8 @@ def text_summary(
         lines.append(f"  to {name}: {text} ({verdict})")
     how = str(scores.attrs.get("climatology", ""))
     if "too short" in how:
-        lines.append(f"  Climatology: {how}. It lags the season, which flatters a comparison.")
+        lines.append(f"  Climatology: {how},")
+        lines.append("    so it lags the season, which flatters a comparison with it.")
     lines += [str(note) for note in notes]
     if links:
         link_width = max(len(label) for label in links)

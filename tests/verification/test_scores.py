@@ -66,7 +66,7 @@ def test_the_two_rmse_conventions_differ_as_their_formulas_do(grid):
 
 
 def test_scores_equal_plain_numpy_with_missing_truth(grid, scored):
-    latitude, longitude, weights = grid
+    latitude, _, weights = grid
     rng = np.random.default_rng(3)
     shape = (5, 4, 2, 19, 24)
     truth, forecast, climatology = (rng.normal(size=shape).astype(np.float32) for _ in range(3))
@@ -110,7 +110,7 @@ def test_scores_equal_plain_numpy_with_missing_truth(grid, scored):
 def test_agrees_with_the_scores_and_xskillscore_packages(grid, scored):
     reference = pytest.importorskip("scores.continuous", reason="optional: pip install scores")
     skill = pytest.importorskip("xskillscore", reason="optional: pip install xskillscore")
-    latitude, _, weights = grid
+    _, _, weights = grid
     result, forecast, truth = scored()
     dims = ("init_time", "lead_time", "channel", "latitude", "longitude")
     f, o = (xr.DataArray(array.astype(np.float64), dims=dims) for array in (forecast, truth))

@@ -73,7 +73,7 @@ class Climatology:
         elif self.kind == WEEKLY:
             for position, week in enumerate(clock.week_of_year(times)):
                 distance = np.abs(self.bins - week)
-                result[position] = self.coefficients[np.argmin(np.minimum(distance, 53 - distance)), 0]
+                result[position] = self.coefficients[np.argmin(np.minimum(distance, 53.5 - distance)), 0]
         else:
             harmonics = (self.coefficients.shape[1] - 1) // 2
             basis = annual_basis(clock.year_fraction(times), harmonics).astype(np.float32)

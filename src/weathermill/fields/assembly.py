@@ -46,6 +46,7 @@ class Piece:
             offset=self.offset,
             level_index=level_index,
             chunks=chunks,
+            label=self.offer.label,
         )
 
 

@@ -310,7 +310,15 @@ def _static(offer: Offer, surveyed, name, overrides, findings) -> da.Array:
     scale, offset, _ = conversion_for(offer, name, overrides.get(name), np.array([0]), None, findings)
     if TIME in array.dims:
         array = array.isel({TIME: 0})
-    return finish_lazily(array, source.order, scale=scale, offset=offset, level_index=None, chunks=None)
+    return finish_lazily(
+        array,
+        source.order,
+        scale=scale,
+        offset=offset,
+        level_index=None,
+        chunks=None,
+        label=offer.label,
+    )
 
 
 def _attributes(name: str, offer: Offer) -> dict[str, str]:

@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from weathermill.errors import CoordinateError
+from weathermill.errors import CoordinateError, UnreadableSourceError
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.geometry import cyclic_duplicates, is_global_longitude
@@ -130,6 +130,29 @@ def steps_per_chunk(bytes_per_step: int, target_bytes: int, native: int) -> int:
     return int(native) if native * bytes_per_step <= 8 * target_bytes else int(steps)
 
 
+class GuardedReader:
+    """A variable of a file, read block by block, whose read errors name the file.
+
+    Damage inside a file shows only when its bytes are read, long after it was opened.
+    """
+
+    def __init__(self, variable: xr.Variable, label: str) -> None:
+        self.variable = variable
+        self.label = label
+        self.shape = variable.shape
+        self.ndim = variable.ndim
+        self.dtype = variable.dtype
+        self.meta = np.empty((0,) * variable.ndim, dtype=variable.dtype)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        try:
+            return np.asarray(self.variable[index].values)
+        except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+            raise UnreadableSourceError(
+                f"reading fails: {' '.join(str(error).split())[:300]}", where=self.label
+            ) from error
+
+
 def finish_block(
     block: np.ndarray,
     *,
@@ -182,6 +205,7 @@ def finish_lazily(
     offset: float,
     level_index: np.ndarray | None,
     chunks: tuple[int, ...] | None,
+    label: str = "",
 ) -> da.Array:
     """Return an array of a source as lazy canonical float32, chunked along time only.
 
@@ -196,6 +220,8 @@ def finish_lazily(
         As for :func:`finish_block`.
     chunks
         Time chunks; None without a time dimension.
+    label
+        What to call the source where reading fails.
 
     Returns
     -------
@@ -209,7 +235,12 @@ def finish_lazily(
         wanted[EXPVER] = 1
     if TIME in array.dims and chunks is not None:
         wanted[TIME] = chunks
-    lazy = array.variable.chunk(wanted).data
+    if array.chunks is None:
+        sizes_of = [wanted[dim] if wanted[dim] != -1 else array.sizes[dim] for dim in array.dims]
+        guarded = GuardedReader(array.variable, label or str(array.name))
+        lazy = da.from_array(guarded, chunks=tuple(sizes_of), name=False, asarray=False, meta=guarded.meta)
+    else:
+        lazy = array.variable.chunk(wanted).data
     if EXPVER in array.dims:
         lazy = _merge_expver(lazy, array, axis=array.dims.index(EXPVER))
     sizes = list(lazy.chunks)

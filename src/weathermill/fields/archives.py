@@ -1,0 +1,106 @@
+"""ZIP archives of NetCDF files, which the Climate Data Store hands out under the name of a NetCDF file."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from weathermill.errors import ResourceError, UnreadableSourceError
+from weathermill.fields.formats import file_format
+
+_SUFFIXES = (".nc", ".nc4", ".netcdf", ".cdf")
+_MAX_MEMBERS = 10_000
+# Deflate cannot shrink by more than about 1030; NetCDF seldom by more than 20.
+_MAX_RATIO = 1100
+
+# Extracted members must outlive the datasets that are read from them lazily: until the process ends.
+_folders: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def extract_netcdf_members(path: Path) -> tuple[tempfile.TemporaryDirectory[str], list[Path]]:
+    """Extract the NetCDF members of a ZIP archive into a temporary folder that goes when the process ends.
+
+    Members keep only the last part of their name, so that none can leave the folder; their sizes are checked
+    against what they claim and against the free disk space.
+
+    Parameters
+    ----------
+    path
+        The archive, whatever its suffix.
+
+    Returns
+    -------
+    folder
+        The temporary folder.
+    members
+        Paths of the extracted files, sorted by name.
+
+    Raises
+    ------
+    UnreadableSourceError
+        Where the archive is damaged or holds no NetCDF file.
+    ResourceError
+        Where the disk has no room for the members.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="weathermill-")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [
+                info
+                for info in archive.infolist()
+                if not info.is_dir() and PurePosixPath(info.filename).suffix.lower() in _SUFFIXES
+            ]
+            if not members:
+                held = ", ".join(sorted(info.filename for info in archive.infolist())[:8]) or "nothing"
+                raise UnreadableSourceError(
+                    f"the ZIP archive holds no NetCDF file, but {held}", where=str(path), remedy="Unpack it."
+                )
+            _check_claims(members, path, Path(folder.name))
+            paths = [_extract(archive, info, Path(folder.name), path) for info in members]
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        folder.cleanup()
+        raise UnreadableSourceError(f"the ZIP archive is damaged: {error}", where=str(path)) from error
+    except BaseException:
+        folder.cleanup()
+        raise
+    _folders.append(folder)
+    return folder, sorted(paths)
+
+
+def _check_claims(members: list[zipfile.ZipInfo], path: Path, folder: Path) -> None:
+    if len(members) > _MAX_MEMBERS:
+        raise UnreadableSourceError(f"the ZIP archive has {len(members)} members", where=str(path))
+    total = sum(info.file_size for info in members)
+    if total > _MAX_RATIO * max(1, path.stat().st_size):
+        raise UnreadableSourceError(
+            f"the ZIP archive claims to hold {total} bytes, more than it can", where=str(path)
+        )
+    free = shutil.disk_usage(folder).free
+    if total > 0.9 * free:
+        raise ResourceError(
+            f"extracting the archive takes {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {folder}",
+            where=str(path),
+            remedy="Unpack it on a larger disk, or set TMPDIR to one.",
+        )
+
+
+def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path, path: Path) -> Path:
+    name = PurePosixPath(info.filename.replace("\\", "/")).name
+    target = folder / name
+    count = 1
+    while target.exists():
+        target = folder / f"{Path(name).stem}-{count}{Path(name).suffix}"
+        count += 1
+    with archive.open(info) as source, target.open("wb") as sink:
+        written = 0
+        while block := source.read(2**20):
+            written += len(block)
+            if written > info.file_size:
+                raise UnreadableSourceError(f"the member {name} is longer than it claims", where=str(path))
+            sink.write(block)
+    if file_format(target) not in ("hdf5", "netcdf3"):
+        raise UnreadableSourceError(f"the member {name} of the ZIP archive is no NetCDF", where=str(path))
+    return target

@@ -1,0 +1,124 @@
+"""Where data came from: sources with size, time of modification and a sampled hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+_HEAD_BYTES = 2**20
+_SAMPLES = 32
+_SAMPLE_BYTES = 2**16
+
+
+@dataclass(frozen=True)
+class SourceDescription:
+    """Where a source is and what identifies it.
+
+    Attributes
+    ----------
+    location
+        Path or URL, without credentials.
+    format
+        ``hdf5``, ``netcdf3``, ``zip``, ``grib``, ``zarr`` or ``remote``.
+    size
+        Bytes; -1 where it is not known.
+    modified
+        ISO 8601 in UTC, or empty.
+    sha256
+        Over the size, the first and last mebibyte and evenly spaced blocks of a file; over the metadata and the
+        names and sizes of all chunks of a local store; over the metadata of a remote one.
+    complete
+        Whether the hash covers every byte.
+    """
+
+    location: str
+    format: str
+    size: int
+    modified: str
+    sha256: str
+    complete: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dictionary."""
+        return asdict(self)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def sampled_sha256(path: Path) -> tuple[str, bool]:
+    """Return a SHA-256 over the size and samples of a file, and whether the samples are all of it.
+
+    Reading is bounded to 4 MiB, whatever the size.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}:".encode())
+    whole = size <= 2 * _HEAD_BYTES + _SAMPLES * _SAMPLE_BYTES
+    with path.open("rb") as handle:
+        if whole:
+            digest.update(handle.read())
+            return digest.hexdigest(), True
+        digest.update(handle.read(_HEAD_BYTES))
+        for i in range(_SAMPLES):
+            handle.seek(_HEAD_BYTES + (size - 2 * _HEAD_BYTES) * i // _SAMPLES)
+            digest.update(handle.read(_SAMPLE_BYTES))
+        handle.seek(size - _HEAD_BYTES)
+        digest.update(handle.read(_HEAD_BYTES))
+    return digest.hexdigest(), False
+
+
+def describe_file(path: Path, kind: str) -> SourceDescription:
+    """Describe a local file."""
+    status = path.stat()
+    digest, whole = sampled_sha256(path)
+    return SourceDescription(str(path), kind, status.st_size, _iso(status.st_mtime), digest, whole)
+
+
+def describe_store(path: Path) -> SourceDescription:
+    """Describe a local Zarr store: metadata by content, chunks by name and size."""
+    digest = hashlib.sha256()
+    total, newest = 0, 0.0
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        for name in sorted(names):
+            file = Path(folder, name)
+            status = file.stat()
+            total += status.st_size
+            newest = max(newest, status.st_mtime)
+            digest.update(f"{file.relative_to(path).as_posix()}:{status.st_size}\n".encode())
+            if name in ("zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"):
+                digest.update(file.read_bytes())
+    return SourceDescription(str(path), "zarr", total, _iso(newest), digest.hexdigest(), False)
+
+
+def describe_remote(filesystem: Any, path: str, url: str) -> SourceDescription:
+    """Describe a file or store behind a URL by its size, tag and metadata; data is not read."""
+    digest = hashlib.sha256(path.encode())
+    size, modified = -1, ""
+    try:
+        info = filesystem.info(path)
+        if info.get("type") != "directory" and info.get("size") is not None:
+            size = int(info["size"])
+        for key in ("ETag", "etag", "md5", "md5Hash", "mtime", "LastModified", "created", "size"):
+            if info.get(key) is not None:
+                digest.update(f"{key}={info[key]}".encode())
+        changed = info.get("LastModified") or info.get("mtime") or info.get("created") or ""
+        modified = changed.isoformat() if hasattr(changed, "isoformat") else str(changed)
+    except (OSError, NotImplementedError):
+        pass
+    for name in ("zarr.json", ".zmetadata", ".zgroup"):
+        try:
+            digest.update(filesystem.cat_file(f"{path.rstrip('/')}/{name}"))
+            break
+        except (OSError, NotImplementedError, ValueError):
+            continue
+    location = url.split("?")[0]
+    if "@" in location.split("://", 1)[-1].split("/", 1)[0]:
+        scheme, rest = location.split("://", 1)
+        location = f"{scheme}://{rest.split('@', 1)[1]}"
+    return SourceDescription(location, "remote", size, modified, digest.hexdigest(), False)

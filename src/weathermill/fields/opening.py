@@ -1,0 +1,294 @@
+"""Opening raw sources lazily: NetCDF files, globs, archives of them, Zarr stores, local or behind a URL."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from weathermill.errors import SourceNotFoundError, UnreadableSourceError
+from weathermill.fields.archives import extract_netcdf_members
+from weathermill.fields.fingerprint import SourceDescription, describe_file, describe_remote, describe_store
+from weathermill.fields.formats import UNDECODABLE, check_classic_size, file_format, is_zarr_store
+
+_PATTERNS = ("*.nc", "*.nc4", "*.netcdf", "*.cdf", "*.grib", "*.grb", "*.grib2", "*.zarr")
+
+
+@dataclass
+class OpenedSources:
+    """Datasets with their names and descriptions; iterates over ``(dataset, name)``.
+
+    Attributes
+    ----------
+    datasets
+        As xarray decodes them: not loaded, without Dask.
+    names
+        Short names for messages: file names, made distinct by their folder where needed.
+    descriptions
+        Where each came from, with size, time of modification and hash.
+    """
+
+    datasets: list[xr.Dataset]
+    names: list[str]
+    descriptions: list[SourceDescription]
+    _keep: list[Any] = field(default_factory=list, repr=False)
+
+    def __iter__(self) -> Iterator[tuple[xr.Dataset, str]]:
+        return iter(zip(self.datasets, self.names, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.datasets)
+
+    def close(self) -> None:
+        """Close all files."""
+        for dataset in self.datasets:
+            dataset.close()
+
+    def __enter__(self) -> OpenedSources:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def open_sources(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    engine: str | None = None,
+    group: str | None = None,
+) -> OpenedSources:
+    """Open one or many sources without reading their data.
+
+    Parameters
+    ----------
+    paths
+        A path, a glob (``ERA5_*.nc``), a folder of NetCDF files, a Zarr store (v2 or v3, consolidated or not), a
+        URL that fsspec knows (``s3://``, ``gs://``, ``https://``, ``memory://``), or several of these. A ZIP
+        archive of NetCDF files counts as its members, whatever its name is.
+    storage_options
+        For fsspec, credentials included.
+    engine
+        xarray's; chosen by the first bytes of the file by default.
+    group
+        The group of a Zarr store or NetCDF file that holds the fields.
+
+    Returns
+    -------
+    OpenedSources
+        In the order given, globs sorted.
+
+    Raises
+    ------
+    SourceNotFoundError
+        Where a path or glob matches nothing, saying what the folder holds.
+    UnreadableSourceError
+        Where a source is truncated, damaged or no NetCDF, Zarr or GRIB, naming it.
+    """
+    listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not listed:
+        raise SourceNotFoundError("the list of sources is empty")
+    opened = OpenedSources([], [], [])
+    options = dict(storage_options or {})
+    try:
+        for path in listed:
+            text = os.fspath(path)
+            if "://" in text and not text.startswith("file://"):
+                _open_url(opened, text, options, engine, group)
+            else:
+                for local in expand_local(text.removeprefix("file://")):
+                    _open_local(opened, local, engine, group)
+    except BaseException:
+        opened.close()
+        raise
+    opened.names = _distinct(opened.names, [d.location for d in opened.descriptions])
+    return opened
+
+
+def expand_local(text: str) -> list[Path]:
+    """Return the files and stores that a local path, folder or glob stands for, sorted.
+
+    Raises
+    ------
+    SourceNotFoundError
+        Where it matches nothing, saying what the folder holds.
+    """
+    path = Path(text).expanduser()
+    if path.exists():
+        if path.is_dir() and not is_zarr_store(path):
+            found = sorted({match for pattern in _PATTERNS for match in path.glob(pattern)})
+            if not found:
+                raise SourceNotFoundError(
+                    f"the folder {text} holds no NetCDF file and is no Zarr store; it holds {_listing(path)}",
+                    where=text,
+                )
+            return found
+        return [path]
+    if glob.has_magic(text):
+        found = sorted(Path(match) for match in glob.iglob(str(path), recursive=True))  # noqa: PTH207
+        if found:
+            return found
+        what = f"the pattern {text} matches nothing"
+        folder = Path(text[: next(i for i, c in enumerate(text) if c in "*?[")]).parent
+    else:
+        what = f"{text} does not exist"
+        folder = path.parent
+    holder = next((parent for parent in (folder, *folder.parents) if parent.is_dir()), Path())
+    raise SourceNotFoundError(f"{what}; {holder} holds {_listing(holder)}", where=text)
+
+
+def _listing(folder: Path, limit: int = 12) -> str:
+    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
+    if not names:
+        return "nothing"
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _open_local(opened: OpenedSources, path: Path, engine: str | None, group: str | None) -> None:
+    if path.is_dir():
+        if not is_zarr_store(path):
+            raise UnreadableSourceError(
+                f"the folder {path.name} is no Zarr store: it has neither zarr.json nor .zgroup nor .zmetadata",
+                where=str(path),
+                remedy="Give the store itself, or a glob of the files in the folder.",
+            )
+        dataset = _open_zarr(str(path), {}, group)
+        _add(opened, dataset, path.name, describe_store(path))
+        return
+    kind = file_format(path)
+    if kind == "zip":
+        folder, members = extract_netcdf_members(path)
+        opened._keep.append(folder)
+        description = describe_file(path, kind)
+        for member in members:
+            dataset = _open_netcdf(member, None, group, shown=f"{path}!{member.name}")
+            _add(opened, dataset, f"{path.name}!{member.name}", description)
+        return
+    if engine is None and kind not in ("hdf5", "netcdf3", "grib"):
+        raise UnreadableSourceError(*UNDECODABLE[kind][:1], where=str(path), remedy=UNDECODABLE[kind][1])
+    dataset = _open_netcdf(
+        path, engine or ("cfgrib" if kind == "grib" else "netcdf4"), group, shown=str(path)
+    )
+    if kind == "netcdf3":
+        check_classic_size(path, dataset)
+    _add(opened, dataset, path.name, describe_file(path, kind))
+
+
+def _add(opened: OpenedSources, dataset: xr.Dataset, name: str, description: SourceDescription) -> None:
+    opened.datasets.append(dataset)
+    opened.names.append(name)
+    opened.descriptions.append(description)
+
+
+def _decoding() -> dict[str, Any]:
+    return {
+        "decode_times": xr.coders.CFDatetimeCoder(time_unit="ns"),
+        "decode_timedelta": False,
+        # Reads go to Dask, block by block: a cache beside it would keep whole variables.
+        "cache": False,
+        "chunks": None,
+    }
+
+
+def _open_netcdf(path: Path, engine: str | None, group: str | None, *, shown: str) -> xr.Dataset:
+    options: dict[str, Any] = {} if group is None else {"group": group}
+    if engine == "cfgrib":
+        options["backend_kwargs"] = {"indexpath": ""}
+    try:
+        return xr.open_dataset(path, engine=engine or "netcdf4", **_decoding(), **options)
+    except ValueError as error:
+        if engine == "cfgrib" and "unrecognized engine" in str(error):
+            raise UnreadableSourceError(
+                "this is a GRIB file, and cfgrib is not installed",
+                where=shown,
+                remedy="Install cfgrib and eccodes, or convert the file to NetCDF.",
+            ) from error
+        raise UnreadableSourceError(
+            f"the file opens but cannot be decoded: {_one_line(error)}",
+            where=shown,
+            remedy="Correct the attributes that the message names (often `units` of the time).",
+        ) from error
+    except (OSError, RuntimeError, KeyError, EOFError) as error:
+        raise UnreadableSourceError(
+            f"the file is truncated or damaged ({Path(path).stat().st_size} bytes): {_one_line(error)}",
+            where=shown,
+        ) from error
+
+
+def _open_zarr(location: str, options: Mapping[str, Any], group: str | None) -> xr.Dataset:
+    extra: dict[str, Any] = {"storage_options": dict(options)} if options else {}
+    decoding = _decoding()
+    decoding.pop("cache")
+    try:
+        return xr.open_dataset(location, engine="zarr", cache=False, group=group, **extra, **decoding)
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"no Zarr store is found at {location}", where=location) from error
+    except ImportError:
+        raise
+    except Exception as error:
+        raise UnreadableSourceError(
+            f"the Zarr store cannot be opened: {_one_line(error)}",
+            where=location,
+            remedy="Check that it is complete: a store whose writing was interrupted lacks metadata.",
+        ) from error
+
+
+def _open_url(opened: OpenedSources, url: str, options: dict[str, Any], engine, group) -> None:
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url, **options)
+    except (ImportError, ValueError) as error:
+        raise SourceNotFoundError(
+            f"URLs of this kind cannot be opened: {_one_line(error)}",
+            where=url,
+            remedy="Install the package that the message names (extras s3, gcs or http), or correct the URL.",
+        ) from error
+    urls = [url]
+    if glob.has_magic(path) and url.split("://")[0] not in ("http", "https"):
+        urls = [filesystem.unstrip_protocol(match) for match in sorted(filesystem.glob(path))]
+        if not urls:
+            raise SourceNotFoundError(f"the pattern {url} matches nothing", where=url)
+    for one in urls:
+        _, path = fsspec.core.url_to_fs(one, **options)
+        name = path.rstrip("/").rsplit("/", 1)[-1]
+        if name.endswith((".nc", ".nc4", ".netcdf", ".cdf", ".h5")):
+            dataset = _open_remote_netcdf(filesystem, path, one, group, opened)
+        else:
+            dataset = _open_zarr(one, options, group)
+        _add(opened, dataset, name, describe_remote(filesystem, path, one))
+
+
+def _open_remote_netcdf(filesystem, path: str, url: str, group, opened: OpenedSources) -> xr.Dataset:
+    try:
+        handle = filesystem.open(path, "rb")
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"{url} does not exist", where=url) from error
+    opened._keep.append(handle)
+    options = {} if group is None else {"group": group}
+    try:
+        return xr.open_dataset(handle, engine="h5netcdf", **_decoding(), **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UnreadableSourceError(
+            f"the file is truncated, damaged or no NetCDF-4: {_one_line(error)}", where=url
+        ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _distinct(names: Sequence[str], locations: Sequence[str]) -> list[str]:
+    """Put the folder before names that occur more than once."""
+    result = []
+    for name, location in zip(names, locations, strict=True):
+        parent = location.rstrip("/").rsplit("/", 2)
+        result.append(f"{parent[-2]}/{name}" if names.count(name) > 1 and len(parent) > 1 else name)
+    return result

@@ -74,9 +74,9 @@ class Field:
             If the cells have no corners.
         """
         from weathermill.esmf.geometry import cells_of
-        from weathermill.esmf.polygons import polygon_shapes
+        from weathermill.esmf.polygons import tidy_polygons
 
-        _, areas, _ = polygon_shapes(*cells_of(self))
+        _, _, areas, _ = tidy_polygons(*cells_of(self))
         areas = areas.reshape(self.spatial_shape, order="F")
         self.data[...] = areas.reshape(areas.shape + (1,) * len(self.ndbounds or ()))
 

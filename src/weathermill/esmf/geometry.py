@@ -72,7 +72,7 @@ def mask_of(field, values) -> np.ndarray | None:
         mask = place.mask[field.staggerloc]
         mask = None if mask is None else np.ravel(mask.T)
     elif isinstance(place, LocStream):
-        mask = place["ESMF:Mask"] if "ESMF:Mask" in place else None
+        mask = place.get("ESMF:Mask")
     else:
         mask = place.mask[field.meshloc]
     if mask is None:

@@ -16,7 +16,7 @@ class Manager:
         Kept, not used.
     """
 
-    def __init__(self, logkind=LogKind.NONE, debug=False, endFlag=None):  # noqa: N803
+    def __init__(self, logkind=LogKind.NONE, debug=False, endFlag=None):
         self.logkind = logkind
         self.debug = debug
         self.local_pet = 0

@@ -118,7 +118,9 @@ class Mesh:
             raise ValueError("element_conn must list as many corners as element_types counts")
         if len(types) and types.min() < 3:
             bad = int(np.argmin(types))
-            raise ValueError(f"element {bad} (counted from 0) has {types[bad]} corners; a polygon needs three")
+            raise ValueError(
+                f"element {bad} (counted from 0) has {types[bad]} corners; a polygon needs three"
+            )
         if len(conn) and (conn.min() < 0 or conn.max() >= self.node_count):
             raise ValueError("element_conn points beyond the nodes")
         elements = np.full((int(element_count), int(types.max(initial=3))), -1, dtype=np.int64)
@@ -135,17 +137,20 @@ class Mesh:
             self.area[MeshLoc.ELEMENT] = np.asarray(element_area, dtype=np.float64)
 
     def _refuse_degenerate(self, elements):
-        from weathermill.esmf.polygons import polygon_shapes
+        from weathermill.esmf.polygons import crosses_itself, tidy_polygons
         from weathermill.esmf.sphere import unit_vectors
 
         nodes = unit_vectors(*self.coords[MeshLoc.NODE], degrees=self.coord_sys == CoordSys.SPH_DEG)
-        counts, areas, _ = polygon_shapes(nodes, elements)
+        tidy, counts, areas, convex = tidy_polygons(nodes, elements)
         bad = np.flatnonzero((counts < 3) | (areas < 1e-20))
         if len(bad):
             raise ValueError(
                 f"{len(bad)} polygon(s) are degenerate: fewer than three distinct corners, or no area (the "
                 f"first is element {bad[0]}, counted from 0)"
             )
+        for element in np.flatnonzero(~convex):
+            if crosses_itself(nodes[tidy[element, : counts[element]]]):
+                raise ValueError(f"the sides of element {element} (counted from 0) cross one another")
 
     def get_coords(self, coord_dim, meshloc=MeshLoc.NODE):
         """Return longitudes (0) or latitudes (1) of nodes or elements."""

@@ -53,7 +53,7 @@ def point_mesh(points: np.ndarray, shape: tuple[int, int], *, periodic: bool, po
     nodes = [points]
     elements = [quads]
     rows = []
-    for row in ([0, ny - 1] if ny > 1 else []):
+    for row in [0, ny - 1] if ny > 1 else []:
         members = np.arange(row * nx, (row + 1) * nx)
         mean = points[members].mean(axis=0)
         norm = np.linalg.norm(mean)

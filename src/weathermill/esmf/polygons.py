@@ -7,9 +7,11 @@ from numba import njit
 
 # As ESMF: corners closer than this, in every coordinate, are one.
 SAME_POINT = 1e-15
+# Sides that cross by less than this are the rounding of coordinates to float32, not a crossing.
+CROSSING = 1e-6
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def triangle_area(a, b, c):
     """Signed area of a spherical triangle, positive counter-clockwise seen from outside, in steradians.
 
@@ -31,7 +33,7 @@ def triangle_area(a, b, c):
 
 @njit(cache=True)
 def polygon_area(corners, count):
-    """Signed area of a spherical polygon, in steradians."""
+    """Signed area of a spherical polygon, in steradians; concave ones too."""
     total = 0.0
     for k in range(1, count - 1):
         total += triangle_area(corners[0], corners[k], corners[k + 1])
@@ -39,43 +41,8 @@ def polygon_area(corners, count):
 
 
 @njit(cache=True)
-def gather_polygon(nodes, elements, element, corners):
-    """Copy the distinct corners of an element, counter-clockwise; how many there are."""
-    count = 0
-    for c in range(elements.shape[1]):
-        node = elements[element, c]
-        if node < 0:
-            break
-        if count > 0:
-            same = True
-            for axis in range(3):
-                if abs(nodes[node, axis] - corners[count - 1, axis]) >= SAME_POINT:
-                    same = False
-            if same:
-                continue
-        for axis in range(3):
-            corners[count, axis] = nodes[node, axis]
-        count += 1
-    while count > 1:
-        same = True
-        for axis in range(3):
-            if abs(corners[count - 1, axis] - corners[0, axis]) >= SAME_POINT:
-                same = False
-        if not same:
-            break
-        count -= 1
-    if count > 2 and polygon_area(corners, count) < 0.0:
-        for c in range(count // 2):
-            for axis in range(3):
-                swap = corners[c, axis]
-                corners[c, axis] = corners[count - 1 - c, axis]
-                corners[count - 1 - c, axis] = swap
-    return count
-
-
-@njit(cache=True)
 def turn(a, b, c):
-    """Positive where the way a, b, c turns left on the sphere; in units of the product of the sides."""
+    """Sine of the angle by which the way a, b, c turns left on the sphere."""
     u0 = b[0] - a[0]
     u1 = b[1] - a[1]
     u2 = b[2] - a[2]
@@ -88,8 +55,13 @@ def turn(a, b, c):
 
 
 @njit(cache=True)
-def polygon_shapes(nodes, elements):
-    """Count of distinct corners, area and convexity of each element.
+def _same(a, b):
+    return abs(a[0] - b[0]) < SAME_POINT and abs(a[1] - b[1]) < SAME_POINT and abs(a[2] - b[2]) < SAME_POINT
+
+
+@njit(cache=True)
+def tidy_polygons(nodes, elements):
+    """Leave out repeated corners, and turn all polygons counter-clockwise.
 
     Parameters
     ----------
@@ -100,28 +72,100 @@ def polygon_shapes(nodes, elements):
 
     Returns
     -------
+    tidy : numpy.ndarray
+        int64, shape ``(n, n_corners)``.
     counts : numpy.ndarray
-        int64, shape ``(n,)``.
+        int64, shape ``(n,)``: distinct corners.
     areas : numpy.ndarray
-        float64, shape ``(n,)``, steradians.
+        float64, shape ``(n,)``, steradians, not negative; 0 with fewer than three corners.
     convex : numpy.ndarray
         bool, shape ``(n,)``.
     """
-    n = elements.shape[0]
-    counts = np.empty(n, np.int64)
+    n, n_corners = elements.shape
+    tidy = np.full((n, n_corners), -1, np.int64)
+    counts = np.zeros(n, np.int64)
     areas = np.zeros(n)
     convex = np.ones(n, np.bool_)
-    corners = np.empty((elements.shape[1], 3))
-    for element in range(n):
-        count = gather_polygon(nodes, elements, element, corners)
-        counts[element] = count
+    corners = np.empty((n_corners, 3))
+    for k in range(n):
+        count = 0
+        for c in range(n_corners):
+            node = elements[k, c]
+            if node < 0:
+                break
+            if count > 0 and _same(nodes[node], corners[count - 1]):
+                continue
+            corners[count] = nodes[node]
+            tidy[k, count] = node
+            count += 1
+        while count > 1 and _same(corners[count - 1], corners[0]):
+            count -= 1
+            tidy[k, count] = -1
+        counts[k] = count
         if count < 3:
             continue
-        areas[element] = abs(polygon_area(corners, count))
+        area = polygon_area(corners, count)
+        if area < 0.0:
+            tidy[k, :count] = tidy[k, :count][::-1].copy()
+            corners[:count] = corners[:count][::-1].copy()
+            area = -area
+        areas[k] = area
         for c in range(count):
             if turn(corners[c], corners[(c + 1) % count], corners[(c + 2) % count]) < -1e-12:
-                convex[element] = False
-    return counts, areas, convex
+                convex[k] = False
+                break
+    return tidy, counts, areas, convex
+
+
+@njit(cache=True)
+def _beyond(a, b, p):
+    """Distance of `p` to the left of the great circle from `a` to `b`."""
+    u0 = b[0] - a[0]
+    u1 = b[1] - a[1]
+    u2 = b[2] - a[2]
+    x = a[1] * u2 - a[2] * u1
+    y = a[2] * u0 - a[0] * u2
+    z = a[0] * u1 - a[1] * u0
+    scale = np.sqrt(x * x + y * y + z * z)
+    if scale == 0.0:
+        return 0.0
+    return (x * (p[0] - a[0]) + y * (p[1] - a[1]) + z * (p[2] - a[2])) / scale
+
+
+@njit(cache=True)
+def crosses_itself(corners):
+    """Whether sides of a polygon cross one another by more than rounding.
+
+    Parameters
+    ----------
+    corners : numpy.ndarray
+        float64, shape ``(n, 3)``.
+
+    Returns
+    -------
+    bool
+    """
+    n = corners.shape[0]
+    for i in range(n):
+        a = corners[i]
+        b = corners[(i + 1) % n]
+        for j in range(i + 2, n):
+            if (j + 1) % n == i:
+                continue
+            c = corners[j]
+            d = corners[(j + 1) % n]
+            # Sides on opposite halves of the sphere don't meet, though their great circles do.
+            if a[0] * c[0] + a[1] * c[1] + a[2] * c[2] < 0.0:
+                continue
+            first = _beyond(a, b, c)
+            second = _beyond(a, b, d)
+            if first * second >= 0.0 or min(abs(first), abs(second)) < CROSSING:
+                continue
+            first = _beyond(c, d, a)
+            second = _beyond(c, d, b)
+            if first * second < 0.0 and min(abs(first), abs(second)) >= CROSSING:
+                return True
+    return False
 
 
 def split_concave(corners: np.ndarray) -> list[tuple[int, int, int]]:
@@ -135,7 +179,7 @@ def split_concave(corners: np.ndarray) -> list[tuple[int, int, int]]:
     Returns
     -------
     list of tuple
-        Indices of the corners of each triangle.
+        Indices of the corners of each triangle; corners on a straight side give none.
 
     Raises
     ------
@@ -145,21 +189,27 @@ def split_concave(corners: np.ndarray) -> list[tuple[int, int, int]]:
     left = list(range(len(corners)))
     triangles = []
     while len(left) > 3:
-        for k in range(len(left)):
+        turns = [
+            turn(corners[left[k - 1]], corners[left[k]], corners[left[(k + 1) % len(left)]])
+            for k in range(len(left))
+        ]
+        straight = next((k for k, sine in enumerate(turns) if abs(sine) < 1e-12), None)
+        if straight is not None:
+            del left[straight]
+            continue
+        for k, sine in enumerate(turns):
             a, b, c = left[k - 1], left[k], left[(k + 1) % len(left)]
-            if turn(corners[a], corners[b], corners[c]) <= 0.0:
-                continue
-            others = [corners[i] for i in left if i not in (a, b, c)]
-            if any(_in_triangle(p, corners[a], corners[b], corners[c]) for p in others):
-                continue
-            triangles.append((a, b, c))
-            del left[k]
-            break
+            others = (corners[i] for i in left if i not in (a, b, c))
+            if sine > 0.0 and not any(_holds(corners[a], corners[b], corners[c], p) for p in others):
+                triangles.append((a, b, c))
+                del left[k]
+                break
         else:
             raise ValueError("the polygon crosses itself")
     triangles.append(tuple(left))
     return triangles
 
 
-def _in_triangle(p, a, b, c) -> bool:
-    return all(np.dot(np.cross(u, v), p) > 0.0 for u, v in ((a, b), (b, c), (c, a)))
+def _holds(a, b, c, p) -> bool:
+    """Whether a triangle holds a point, its sides left out."""
+    return min(_beyond(a, b, p), _beyond(b, c, p), _beyond(c, a, p)) > 1e-14

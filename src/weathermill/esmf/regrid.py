@@ -6,6 +6,7 @@ import numpy as np
 
 from weathermill.esmf.constants import (
     ExtrapMethod,
+    FileMode,
     NormType,
     PoleMethod,
     Region,
@@ -23,6 +24,8 @@ class Regrid:
         From where and to where.
     filename : str, optional
         Write the weights to this file, in ESMF's layout.
+    filemode : FileMode, optional
+        Whether the file holds the weights alone (the default) or what belongs to the grids as well.
     src_mask_values, dst_mask_values : sequence of int, optional
         Mask values that mean masked; without them masks are not looked at.
     regrid_method : RegridMethod, optional
@@ -131,7 +134,14 @@ class Regrid:
         if filename is not None:
             from weathermill.esmf.weightfile import write_weight_file
 
-            write_weight_file(filename, self._weights, srcfield, dstfield, options)
+            write_weight_file(
+                filename,
+                self._weights,
+                srcfield,
+                dstfield,
+                options,
+                auxiliary=filemode == FileMode.WITHAUX,
+            )
 
     def _refuse_unmapped(self):
         from weathermill.esmf import geometry

@@ -108,13 +108,15 @@ def _sorted(parts, n_source, n_target) -> Weights:
 
 
 def _conservative(source, target, options, source_mask, target_mask):
-    meshes = [
-        conservative.cell_mesh(
-            *geometry.cells_of(field), mask, ignore_degenerate=bool(options.ignore_degenerate), what=what
-        )
-        for field, mask, what in ((source, source_mask, "source"), (target, target_mask, "destination"))
-    ]
-    return conservative.conservative_weights(*meshes, normalise=options.norm_type == NormType.FRACAREA)
+    degenerate = bool(options.ignore_degenerate)
+    cells = conservative.cell_mesh(
+        *geometry.cells_of(source), source_mask, ignore_degenerate=degenerate, split=True, what="source"
+    )
+    target_cells = conservative.cell_mesh(
+        *geometry.cells_of(target), target_mask, ignore_degenerate=degenerate, what="destination"
+    )
+    normalise = options.norm_type == NormType.FRACAREA
+    return conservative.conservative_weights(cells, target_cells, normalise=normalise)
 
 
 def _interpolating(source, target, options, source_mask, target_mask):

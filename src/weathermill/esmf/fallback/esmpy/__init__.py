@@ -6,7 +6,9 @@ import sys
 try:
     from weathermill.esmf import provider as _provider
 except ImportError as _error:
-    raise ModuleNotFoundError(f"no ESMPy, and its stand-in needs weathermill: {_error}", name="esmpy") from _error
+    raise ModuleNotFoundError(
+        f"no ESMPy, and its stand-in needs weathermill: {_error}", name="esmpy"
+    ) from _error
 
 _real = _provider.find_real("esmpy")
 if _real is not None:

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from weathermill.verification.labels import display_units, long_name, number, short_name, units_label
+from weathermill.verification.metrics import rmse_ratio
+from weathermill.verification.summary import crossing, text_summary
+
+
+def test_the_summary_says_what_the_scores_say(scored):
+    scores, *_ = scored(noise=0.8)
+    text = text_summary(
+        scores, notes=["The data are simulated."], links={"Plots": "here", "MLflow": "mlflow ui"}
+    )
+    lines = text.splitlines()
+    assert lines[0] == "RMSE of forecasts from 24 initial times, global"
+    error = float(
+        scores["rmse"].sel(source="forecast", channel="2m_temperature", region="global", lead_time=24)
+    )
+    ratios = [
+        float(rmse_ratio(scores, name).sel(channel="2m_temperature", region="global", lead_time=24))
+        for name in ("persistence", "climatology")
+    ]
+    row = next(line for line in lines if line.lstrip().startswith("T2M [K]"))
+    assert f"{number(error)} {ratios[0]:.2f}/{ratios[1]:.2f}" in row
+    # The noise is 0.8 sqrt(lead / day) of a unit normal truth: above climatology's RMSE of 1 by 72 h.
+    assert crossing(scores, "climatology") == 72.0
+    assert any(line.startswith("  to climatology: ") and "1 or above from 72 h on" in line for line in lines)
+    assert "The data are simulated." in lines
+    assert lines[-2:] == ["Plots:  here", "MLflow: mlflow ui"]
+    assert max(map(len, lines)) <= 105
+
+
+def test_a_forecast_that_blew_up_is_summarised_too(scored):
+    scores, *_ = scored(climatology=False)
+    scores["rmse"].loc[{"source": "forecast", "lead_time": 72}] = np.nan
+    scores.attrs["climatology"] = "mean over the training period, which is too short for a cycle of any kind"
+    text = text_summary(scores)
+    assert "NaN -" in text
+    assert "lags the season" in text
+    assert "to climatology" not in text
+
+
+@pytest.mark.parametrize(
+    ("channel", "short", "long"),
+    [
+        ("geopotential_500", "Z500", "Geopotential at 500 hPa"),
+        ("10m_u_component_of_wind", "U10M", "10 m zonal wind"),
+        ("v_component_of_wind_850", "V850", "Meridional wind at 850 hPa"),
+        ("ozone_mass_mixing_ratio_50", "ozone_mass_mixing_ratio_50", "Ozone mass mixing ratio at 50 hPa"),
+    ],
+)
+def test_channel_names(channel, short, long):
+    assert short_name(channel) == short
+    assert long_name(channel) == long
+
+
+def test_units_and_numbers():
+    assert units_label("m2 s-2") == "m² s⁻²"
+    assert units_label("kg kg-1") == "kg kg⁻¹"
+    assert display_units("kg kg-1", 1e-2) == (1e3, "g kg⁻¹")
+    assert display_units("kg kg-1", 1e-6) == (1e6, "mg kg⁻¹")
+    assert display_units("Pa", 1e5) == (1e-2, "hPa")
+    assert [number(x) for x in (1234.4, 123.44, 1.234, 0.1234, 1.234e-5)] == [
+        "1234",
+        "123.4",
+        "1.23",
+        "0.123",
+        "1.23e-05",
+    ]

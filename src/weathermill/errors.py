@@ -160,6 +160,13 @@ class NonFiniteError(WeathermillError):
     default_remedy = "Lower the learning rate, clip gradients, or look at the samples named here."
 
 
+class TrainingInterruptedError(WeathermillError):
+    """A training was asked to stop (SIGTERM, SIGINT or by its caller) and did so after saving its state."""
+
+    code = "WM603"
+    default_remedy = "Go on from the checkpoint with `kedro run --pipeline=train --params train.resume=true`."
+
+
 class ResourceError(WeathermillError):
     """Memory, disk or device memory does not suffice for what was asked."""
 

@@ -1,0 +1,183 @@
+"""How a network is trained: one plain dataclass, and what of it a resumed training must share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from weathermill.errors import CheckpointError, ParameterError
+from weathermill.models.registry import ModelConfig
+from weathermill.training.feed import TIERS
+from weathermill.training.losses import KINDS
+from weathermill.training.rollout import RolloutConfig
+from weathermill.training.schedule import ScheduleConfig
+from weathermill.training.step import StepConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    epochs
+        Passes over the training split.
+    batch_size
+        Windows per optimiser step.
+    learning_rate
+        The highest of the schedule.
+    weight_decay
+        Of AdamW.
+    schedule
+        How the learning rate goes; a name stands for its defaults.
+    seed
+        Of the weights, the shuffle and all noise.
+    loss
+        ``"mse"``, ``"mae"`` or ``"huber"``.
+    channel_weights
+        One for each prognostic channel; equal when None.
+    rollout
+        Forecast steps of each epoch's windows; the last number holds for all later epochs. ``(1, 1, 2, 4)``
+        is a curriculum.
+    rollout_loss
+        How several steps make one loss, and noise on initial states.
+    validation_rollout
+        Forecast steps in validation; the largest of `rollout` when None, so that epochs compare.
+    step
+        Precision, graphs, clipping, averaging.
+    feed
+        Tier of the feed: ``"auto"``, ``"device"``, ``"pinned"`` or ``"mapped"``.
+    consecutive
+        Windows that stay together in the shuffle and share their states, see `Sampling`.
+    threads
+        Reading threads; None for one a core, at most 12.
+    checkpoint_every_steps, checkpoint_every_minutes
+        Checkpoints within an epoch, besides those at its end.
+    log_every_steps
+        Steps that one logged point of the training loss averages; None for about 1,000 points in all.
+    watch_every_steps
+        Steps between two looks at losses and gradients, each of which waits for the device.
+    patience
+        Epochs without a better validation loss after which to stop; None trains to the end.
+    deterministic
+        The same bits every time, at some cost in speed on a GPU.
+    """
+
+    epochs: int = 10
+    batch_size: int = 4
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-5
+    schedule: ScheduleConfig | str = field(default_factory=ScheduleConfig)
+    seed: int = 0
+    loss: str = "mse"
+    channel_weights: Sequence[float] | None = None
+    rollout: Sequence[int] = (1,)
+    rollout_loss: RolloutConfig = field(default_factory=RolloutConfig)
+    validation_rollout: int | None = None
+    step: StepConfig = field(default_factory=StepConfig)
+    feed: str = "auto"
+    consecutive: int = 1
+    threads: int | None = None
+    checkpoint_every_steps: int | None = None
+    checkpoint_every_minutes: float | None = 10.0
+    log_every_steps: int | None = None
+    watch_every_steps: int = 50
+    patience: int | None = None
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.schedule, str):
+            object.__setattr__(self, "schedule", ScheduleConfig(self.schedule))
+        object.__setattr__(self, "rollout", tuple(int(n) for n in self.rollout))
+        for name in ("epochs", "batch_size", "consecutive", "watch_every_steps"):
+            if getattr(self, name) < 1:
+                raise ParameterError(f"{name} must be at least 1; it is {getattr(self, name)}.")
+        for name in (
+            "checkpoint_every_steps",
+            "log_every_steps",
+            "patience",
+            "validation_rollout",
+            "threads",
+        ):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ParameterError(f"{name} must be at least 1, or null; it is {getattr(self, name)}.")
+        if not self.learning_rate > 0 or self.weight_decay < 0:
+            raise ParameterError(
+                f"The learning rate must be positive and weight decay not negative; they are {self.learning_rate} "
+                f"and {self.weight_decay}."
+            )
+        if not self.rollout or min(self.rollout) < 1:
+            raise ParameterError(f"rollout needs at least one number, each at least 1; it is {self.rollout}.")
+        if self.loss not in KINDS:
+            raise ParameterError(f"The loss is {self.loss!r}; it is one of {', '.join(KINDS)}.")
+        if self.feed not in TIERS:
+            raise ParameterError(f"The feed is {self.feed!r}; it is one of {', '.join(TIERS)}.")
+
+    def steps(self, epoch: int) -> int:
+        """Forecast steps of the windows of an epoch, which counts from zero."""
+        return self.rollout[min(epoch, len(self.rollout) - 1)]
+
+    @property
+    def most_steps(self) -> int:
+        """The most forecast steps of any epoch that there will be."""
+        return max(self.steps(epoch) for epoch in range(self.epochs))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary, for JSON and for the record."""
+        return asdict(self)
+
+
+# What decides which numbers come out; the rest (tier, threads, how often to log) may change when resuming.
+_BINDING = ("batch_size", "seed", "loss", "channel_weights", "rollout", "rollout_loss", "consecutive")
+_COURSE = ("epochs", "learning_rate", "weight_decay", "schedule", "step")
+
+
+def identity(store_identity: str, model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
+    """Describe a training for its checkpoints, JSON-ready."""
+    values = _plain(config.to_dict())
+    return {
+        "store": store_identity,
+        "model": _plain(model.to_dict()),
+        **{name: values[name] for name in (*_BINDING, *_COURSE)},
+    }
+
+
+def check_identity(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Compare the training of a checkpoint with the one that wants to resume from it.
+
+    Returns
+    -------
+    list of str
+        What changed in the course of the training (epochs, learning rate, precision): allowed, but the
+        result will not be that of an uninterrupted run.
+
+    Raises
+    ------
+    CheckpointError
+        When the data, the network, or what makes up the batches and the loss differ.
+    """
+    changed = [name for name in now if saved.get(name) != now[name]]
+    binding = [name for name in changed if name in ("store", "model", *_BINDING)]
+    if binding:
+        details = "; ".join(
+            f"{name}: {_short(saved.get(name))} then, {_short(now[name])} now" for name in binding
+        )
+        raise CheckpointError(
+            f"The checkpoint belongs to another training ({details}).",
+            remedy="Resume with what it was made with, or train anew without `resume`.",
+        )
+    return [f"{name}: {_short(saved.get(name))} then, {_short(now[name])} now" for name in changed]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,364 @@
+"""The state of one training, and how it moves: by a step, by an epoch, to and from a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from weathermill.errors import CheckpointError, TrainingInterruptedError, UnwritableOutputError
+from weathermill.models.forecaster import Forecaster
+from weathermill.models.registry import ModelConfig
+from weathermill.tensors.store import TensorStore
+from weathermill.training.checkpoint import CheckpointManager
+from weathermill.training.config import TrainConfig, check_identity, identity
+from weathermill.training.feed import Feed, make_feed
+from weathermill.training.losses import AreaWeightedLoss
+from weathermill.training.meter import StarvationMeter
+from weathermill.training.optimiser import OptimiserConfig
+from weathermill.training.progress import ProgressCallback
+from weathermill.training.schedule import make_schedule
+from weathermill.training.state import generator, random_state, seed_everything, set_random_state
+from weathermill.training.step import TrainingStep
+from weathermill.training.tracker import MetricLog, Tracker, run_id
+from weathermill.training.watchdog import Recorder, Watchdog
+
+logger = logging.getLogger(__name__)
+
+_POINTS = 1000
+# On a slow device the watch is kept by the clock, so that metrics are never older than this.
+_WATCH_SECONDS = 10.0
+
+
+class Trainer:
+    """One training from its start, or from a checkpoint, to its end; see `engine.train` for the parameters."""
+
+    def __init__(
+        self,
+        store: TensorStore,
+        model_config: ModelConfig,
+        config: TrainConfig,
+        checkpoints: CheckpointManager | None,
+        tracker: Tracker,
+        device: torch.device,
+    ) -> None:
+        self.store, self.model_config, self.config = store, model_config, config
+        self.checkpoints, self.tracker, self.device = checkpoints, tracker, device
+        seed_everything(config.seed)
+        self.forecaster = Forecaster.from_store(store, model_config)
+        self.noise = torch.Generator(device)
+        self.noise.manual_seed(int(generator(config.seed, "noise").integers(2**62)))
+        loss = AreaWeightedLoss(config.loss, store.area_weights, config.channel_weights)
+        self.step = TrainingStep(
+            self.forecaster,
+            loss,
+            OptimiserConfig(config.learning_rate, config.weight_decay),
+            replace(config.step, deterministic=config.step.deterministic or config.deterministic),
+            config.rollout_loss,
+            device,
+            self.noise,
+        )
+        self.forecaster = self.step.forecaster
+        self.feed = self._make_feed("train", config.most_steps, shuffle=True)
+        self.validation_steps = config.validation_rollout or config.most_steps
+        self.validation: Feed | None = None
+        if "validation" in store.splits:
+            self.validation = self._make_feed("validation", self.validation_steps, shuffle=False)
+        self.total_steps = sum(self.feed.batches(config.steps(e)) for e in range(config.epochs))
+        self.rate_of = make_schedule(config.schedule, config.learning_rate, self.total_steps)
+        self.log_every = config.log_every_steps or max(1, self.total_steps // _POINTS)
+        self.recorder = Recorder(config.watch_every_steps, store.channels.n_prognostic, device)
+        self.watchdog = Watchdog(
+            store.channels, store.times, store.calendar, scaled=self.step.config.precision == "fp16"
+        )
+        self.meter = StarvationMeter(self.feed, self.step.optimiser, device)
+        self.identity = identity(store.manifest["identity"], model_config, config)
+
+        self.epoch = self.batch = self.global_step = 0
+        self.history: list[dict[str, Any]] = []
+        self.best_epoch, self.best_loss = 0, math.inf
+        self.resumed_at: int | None = None
+        self.advice = ""
+        self._epoch_sum, self._epoch_count = 0.0, 0
+        self._point_loss, self._point_norm, self._point_count = 0.0, 0.0, 0
+        self._epoch_rate = 0.0
+        self._samples, self._seconds = 0, 0.0
+        self._rate: float | None = None
+        self._best_state: dict[str, torch.Tensor] | None = None
+        self._saved_at, self._saved_time = -1, time.monotonic()
+        self._watched = time.monotonic()
+        self._last_loss = math.nan
+        self.log = MetricLog(tracker)
+
+    def _make_feed(self, split: str, steps: int, shuffle: bool) -> Feed:
+        config = self.config
+        return make_feed(
+            self.store,
+            split,
+            steps,
+            config.batch_size,
+            self.device,
+            config.feed,
+            shuffle,
+            config.seed,
+            consecutive=config.consecutive if shuffle else 1,
+            threads=config.threads,
+        )
+
+    def close(self) -> None:
+        """Free the feeds, and wait for a checkpoint under way."""
+        self.feed.close()
+        if self.validation is not None:
+            self.validation.close()
+
+    def start(self, resume: bool) -> None:
+        """Take over the newest intact checkpoint, or prepare for a fresh training."""
+        if self.checkpoints is None:
+            return
+        found = self.checkpoints.latest() if resume else None
+        if found is None:
+            if resume:
+                logger.info(
+                    "There is no checkpoint in %s yet: training starts anew.", self.checkpoints.folder
+                )
+            self.checkpoints.set_aside()
+            return
+        checkpoint, state = found
+        for change in check_identity(state["identity"], self.identity):
+            logger.warning("Resuming with a changed parameter, %s", change)
+        self.checkpoints.discard_after(checkpoint)
+        self._load(state)
+        self.resumed_at = self.global_step
+        self.log = MetricLog(self.tracker, resumed=True)
+        logger.info(
+            "Resuming from %s: epoch %d, batch %d, step %d of %d.",
+            checkpoint.path.name,
+            self.epoch + 1,
+            self.batch,
+            self.global_step,
+            self.total_steps,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that later steps and metrics depend on."""
+        return {
+            "identity": self.identity,
+            "step": self.step.state_dict(),
+            "random": random_state(),
+            "noise": self.noise.get_state(),
+            "position": {"epoch": self.epoch, "batch": self.batch, "step": self.global_step},
+            "rollout": self.config.steps(min(self.epoch, self.config.epochs - 1)),
+            "sums": {
+                "epoch": [self._epoch_sum, self._epoch_count],
+                "point": [self._point_loss, self._point_norm, self._point_count],
+            },
+            "history": self.history,
+            "best": {"epoch": self.best_epoch, "loss": self.best_loss},
+            "skipped": self.watchdog.skipped,
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.step.load_state_dict(state["step"])
+        set_random_state(state["random"])
+        self.noise.set_state(state["noise"])
+        position = state["position"]
+        self.epoch, self.batch, self.global_step = position["epoch"], position["batch"], position["step"]
+        self._epoch_sum, self._epoch_count = state["sums"]["epoch"]
+        self._point_loss, self._point_norm, self._point_count = state["sums"]["point"]
+        self.history = state["history"]
+        self.best_epoch, self.best_loss = state["best"]["epoch"], state["best"]["loss"]
+        self.watchdog.skipped = state["skipped"]
+        self._saved_at = self.global_step
+
+    def run(self, progress: ProgressCallback, stop: Callable[[], bool]) -> None:
+        """Train to the end, or until a stop is asked for."""
+        while self.epoch < self.config.epochs and not self._out_of_patience():
+            self._run_epoch(progress, stop)
+            self._end_epoch(progress, stop)
+        self.log.flush()
+
+    def _run_epoch(self, progress: ProgressCallback, stop: Callable[[], bool]) -> None:
+        steps = self.config.steps(self.epoch)
+        self.meter.reset()
+        began = time.perf_counter()
+        for batch in self.meter.batches(self.feed.epoch(self.epoch, self.batch, steps)):
+            rate = self.rate_of(self.global_step)
+            if rate != self._rate:
+                self.step.set_learning_rate(rate)
+                self._rate = rate
+            result = self.step(batch.window)
+            self.global_step += 1
+            self.batch += 1
+            self.recorder.add(self.global_step, batch.starts, result)
+            if self.recorder.full or time.monotonic() - self._watched > _WATCH_SECONDS:
+                self._watch()
+            progress(self.global_step, self.total_steps, self._text())
+            if stop():
+                self._stop()
+            if self._checkpoint_due() and self.batch < self.feed.batches(steps):
+                self._save(None)
+        self._watch()
+        seconds = time.perf_counter() - began
+        self._samples += self.meter.samples
+        self._seconds += seconds
+        self._epoch_seconds = seconds
+
+    def _watch(self) -> None:
+        """Bring the losses of the last steps to the host, look at them, and put them on record."""
+        self._watched = time.monotonic()
+        if not len(self.recorder):
+            return
+        records = self.recorder.take()
+        self.meter.sample()
+        self.watchdog.check(records)
+        for record in records:
+            self._epoch_sum += record.loss
+            self._epoch_count += 1
+            self._point_loss += record.loss
+            self._point_norm += record.grad_norm
+            self._point_count += 1
+            if record.step % self.log_every == 0 or record.step == self.total_steps:
+                self.log.add(
+                    record.step,
+                    {
+                        "train/loss": self._point_loss / self._point_count,
+                        "train/grad_norm": self._point_norm / self._point_count,
+                        "train/learning_rate": self.rate_of(record.step - 1),
+                    },
+                )
+                self._point_loss, self._point_norm, self._point_count = 0.0, 0.0, 0
+        self._last_loss = records[-1].loss
+        self.log.flush()
+
+    def _text(self) -> str:
+        loss = "" if math.isnan(self._last_loss) else f", loss {self._last_loss:.4g}"
+        last = f", validation {self.history[-1]['validation_loss']:.4g}" if self.history else ""
+        return f"epoch {min(self.epoch + 1, self.config.epochs)}/{self.config.epochs}{loss}{last}"
+
+    def _end_epoch(self, progress: ProgressCallback, stop: Callable[[], bool]) -> None:
+        train_loss = self._epoch_sum / max(1, self._epoch_count)
+        validation_loss = train_loss if self.validation is None else self.validate()
+        speed = self.meter.samples / self._epoch_seconds if self.meter.samples else 0.0
+        shares = self.meter.summary()
+        self.advice = self.meter.advice(shares)
+        row = {
+            "epoch": self.epoch + 1,
+            "step": self.global_step,
+            "train_loss": train_loss,
+            "validation_loss": validation_loss,
+            "learning_rate": self.rate_of(self.global_step - 1),
+            "rollout": self.config.steps(self.epoch),
+        }
+        self.log.add(
+            self.global_step,
+            {"epoch": row["epoch"], "train/epoch_loss": train_loss, "validation/loss": validation_loss},
+        )
+        self.log.add(self.global_step, {"speed/samples_per_second": speed, **shares})
+        self.history.append(
+            {**row, "seconds": self._epoch_seconds, "samples_per_second": speed, **_short_names(shares)}
+        )
+        logger.debug("Epoch %d: %s", row["epoch"], self.advice)
+        if validation_loss < self.best_loss:
+            self.best_epoch, self.best_loss = row["epoch"], validation_loss
+            if self.checkpoints is None:
+                self._best_state = {k: v.detach().clone() for k, v in self.step.state_dict().items()}
+        self.epoch += 1
+        self.batch = 0
+        self._epoch_sum, self._epoch_count = 0.0, 0
+        last = self.epoch >= self.config.epochs or self._out_of_patience()
+        self._save(validation_loss, must=last)
+        if stop() and not last:
+            self._stop()
+
+    def validate(self) -> float:
+        """Mean loss over the validation split, with the averaged weights where there are any.
+
+        Neither random streams nor BatchNorm statistics change.
+        """
+        total = torch.zeros(
+            (), dtype=torch.float64, device=self.device if self.device.type != "mps" else "cpu"
+        )
+        count = 0
+        with self.step.averaged_weights():
+            for batch in self.validation.epoch(0, steps=self.validation_steps):
+                loss = self.step.evaluate(batch.window).loss.to(total.device)
+                total += loss.double() * len(batch.starts)
+                count += len(batch.starts)
+        return float(total) / count
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and bool(self.best_epoch) and self.epoch - self.best_epoch >= patience
+
+    def _checkpoint_due(self) -> bool:
+        steps, minutes = self.config.checkpoint_every_steps, self.config.checkpoint_every_minutes
+        if steps is not None and self.global_step % steps == 0:
+            return True
+        return minutes is not None and time.monotonic() - self._saved_time > 60 * minutes
+
+    def _save(self, metric: float | None, must: bool = False) -> None:
+        """Save a checkpoint, once the tracker has all that the checkpoint's state takes as recorded."""
+        self._watch()
+        self.log.flush()
+        if self.checkpoints is None or (self._saved_at == self.global_step and metric is None):
+            return
+        try:
+            self.checkpoints.save(
+                self.state_dict(),
+                epoch=self.epoch,
+                step=self.global_step,
+                metric=metric,
+                run_id=run_id(self.tracker),
+                wait=must,
+            )
+            self._saved_at = self.global_step
+        except UnwritableOutputError as error:
+            if must:
+                raise
+            logger.warning("Training goes on without this checkpoint; the earlier ones are intact: %s", error)
+        self._saved_time = time.monotonic()
+        self.meter.pause()
+
+    def _stop(self) -> None:
+        self._save(None, must=True)
+        kept = "there is no checkpoint folder" if self.checkpoints is None else "its state is saved"
+        raise TrainingInterruptedError(
+            f"Training was asked to stop at step {self.global_step} of {self.total_steps}; {kept}.",
+            where=None if self.checkpoints is None else str(self.checkpoints.folder),
+        )
+
+    @property
+    def samples_per_second(self) -> float:
+        """Mean over the epochs of this process, validation left out."""
+        return self._samples / self._seconds if self._seconds else 0.0
+
+    def best_forecaster(self) -> Forecaster:
+        """Give the forecaster with the best weights, in evaluation mode.
+
+        Raises
+        ------
+        CheckpointError
+            When the best checkpoint cannot be read any more.
+        """
+        state = self._best_state
+        if self.checkpoints is not None:
+            found = self.checkpoints.best()
+            if found is None:
+                raise CheckpointError(
+                    "No checkpoint holds a finished epoch.", where=str(self.checkpoints.folder)
+                )
+            state = found[1]["step"]
+        weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+        # An average is kept of the parameters only; BatchNorm statistics are those of the training.
+        weights.update({k.removeprefix("ema."): v for k, v in state.items() if k.startswith("ema.")})
+        self.forecaster.load_state_dict(weights)
+        return self.forecaster.eval()
+
+
+def _short_names(shares: dict[str, float]) -> dict[str, float]:
+    return {key.split("/")[-1]: value for key, value in shares.items() if key.endswith("_share")}

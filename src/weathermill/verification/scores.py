@@ -33,6 +33,7 @@ import xarray as xr
 
 from weathermill.errors import VerificationError
 from weathermill.verification import times as clock
+from weathermill.verification.baselines import Climatology
 from weathermill.verification.moments import MOMENTS, accumulate_moments, runs_of_patterns
 from weathermill.verification.regions import DEFAULT_REGIONS, GLOBAL, Region, region_masks
 
@@ -170,6 +171,7 @@ class ScoreAccumulator:
                 f"persistence has shape {np.shape(persistence)}, not {(shape[0], *shape[2:])}"
             )
         self._prepare(truth.shape[3:])
+        self.attrs = {**(climatology.attrs if isinstance(climatology, Climatology) else {}), **self.attrs}
 
         kind = np.result_type(truth, *sources.values(), np.float32)
         for position, init_time in enumerate(init_times):
@@ -317,7 +319,7 @@ class ScoreAccumulator:
     def _climatology(self, climatology, init_time, position, leads, shape, kind) -> np.ndarray | None:
         if climatology is None:
             return None
-        if hasattr(climatology, "at"):
+        if isinstance(climatology, Climatology):
             fields = np.empty(shape, dtype=kind)
             for slot, lead in enumerate(leads):
                 fields[slot] = climatology.at(clock.add_hours(init_time, lead))[0]

@@ -89,6 +89,12 @@ def channel_units(scores: xr.Dataset, channel: str) -> str:
     return str(scores["units"].sel(channel=channel).item()) if "units" in scores.coords else ""
 
 
+def region_label(region: str) -> str:
+    """Return a region's name in words."""
+    names = {"extratropics_north": "northern extratropics", "extratropics_south": "southern extratropics"}
+    return names.get(region, region.replace("_", " "))
+
+
 def number(value: float) -> str:
     """Format to three or four significant digits, without needless exponents."""
     if not np.isfinite(value):

@@ -1,4 +1,4 @@
-"""Figures of skill and training: curves by lead time, scorecards, losses."""
+"""Figures of skill and training: curves by lead time and losses (and, from their modules, maps and scorecards)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from weathermill.errors import VerificationError
-from weathermill.verification.labels import channel_units, display_units, long_name, short_name
+from weathermill.verification.labels import channel_units, display_units, long_name, region_label
 from weathermill.verification.maps import forecast_maps
-from weathermill.verification.metrics import headline_channels, rmse_ratio
+from weathermill.verification.metrics import headline_channels
+from weathermill.verification.scorecards import comparison_scorecard, scorecard
 from weathermill.verification.scores import CLIMATOLOGY, DIMENSIONAL
 from weathermill.verification.style import new_figure, source_style, styled
 
-__all__ = ["acc_curves", "forecast_maps", "loss_curves", "scorecard", "skill_curves"]
+__all__ = ["acc_curves", "comparison_scorecard", "forecast_maps", "loss_curves", "scorecard", "skill_curves"]
 
 _AXIS_NAMES = {
     "rmse": "RMSE",
@@ -112,141 +112,13 @@ def skill_curves(
     if intervals is not None:
         note += f"; shading: {100 * float(intervals.attrs.get('level', 0.95)):g} % intervals"
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
-    figure.suptitle(
-        title or f"{_AXIS_NAMES.get(metric, metric)}, {_region_label(region)}{note}", fontsize=9.5
-    )
+    figure.suptitle(title or f"{_AXIS_NAMES.get(metric, metric)}, {region_label(region)}{note}", fontsize=9.5)
     return figure
 
 
 def acc_curves(scores: xr.Dataset, **kwargs: Any) -> Figure:
     """Draw the anomaly correlation against lead time; see `skill_curves`."""
     return skill_curves(scores, metric="acc", **kwargs)
-
-
-@styled
-def scorecard(
-    scores: xr.Dataset,
-    *,
-    reference: str = "persistence",
-    region: str = "global",
-    channels: Sequence[str] | None = None,
-    title: str | None = None,
-) -> Figure:
-    """Draw the RMSE of the forecast relative to a baseline, channels by lead times.
-
-    Parameters
-    ----------
-    scores
-        From `weathermill.verification.scores.ScoreAccumulator.result`.
-    reference
-        The source to compare with.
-    region
-        Which region.
-    channels
-        Channels to show; all by default.
-    title
-        Title of the figure.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Per cent of the reference's RMSE: negative (blue) where the forecast is better.
-    """
-    ratio = rmse_ratio(scores, reference).sel(region=region)
-    if channels is not None:
-        ratio = ratio.sel(channel=list(channels))
-    change = 100.0 * (ratio - 1.0)
-    title = title or f"RMSE relative to {reference}, {_region_label(region)}"
-    return heat_map(change, label=f"RMSE difference from {reference} (%)", title=title)
-
-
-@styled
-def heat_map(
-    change: xr.DataArray,
-    *,
-    label: str,
-    title: str = "",
-    significant: xr.DataArray | None = None,
-    limit: float | None = None,
-) -> Figure:
-    """Draw relative differences, channels by lead times: blue is lower (better), red is higher.
-
-    Parameters
-    ----------
-    change
-        (channel, lead_time), per cent.
-    label
-        Of the colour bar.
-    title
-        Of the figure.
-    significant
-        Boolean (channel, lead_time): cells that are not significant are hatched.
-    limit
-        Where the colours end (per cent); by default the 95th percentile of the magnitudes, at most 100.
-    """
-    values = change.transpose("channel", "lead_time").to_numpy()
-    names = change["channel"].to_numpy().tolist()
-    hours = change["lead_time"].to_numpy().astype(float)
-    if not np.isfinite(values).any():
-        raise VerificationError("there is no finite difference to draw")
-    if limit is None:
-        limit = float(np.clip(np.nanpercentile(np.abs(values), 95), 1.0, 100.0))
-    numbers = len(hours) <= 12 or len(names) * len(hours) <= 260
-    width = 1.6 + max(3.0, (0.36 if numbers else 0.22) * len(hours))
-    figure = new_figure(width + 0.8, 1.15 + 0.19 * len(names))
-    axis = figure.subplots()
-    image = axis.pcolormesh(
-        np.arange(len(hours) + 1) - 0.5,
-        np.arange(len(names) + 1) - 0.5,
-        values,
-        cmap="RdBu_r",
-        norm=TwoSlopeNorm(0.0, -limit, limit),
-        edgecolors="white",
-        linewidth=0.6,
-    )
-    axis.invert_yaxis()
-    axis.grid(False)
-    axis.set_yticks(range(len(names)), [short_name(name) for name in names], fontsize=7)
-    step = max(1, math.ceil(len(hours) / 20))
-    axis.set_xticks(range(0, len(hours), step), [f"{hour:g}" for hour in hours[::step]], fontsize=7)
-    axis.tick_params(length=0)
-    axis.set_xlabel("Lead time (h)")
-    for edge in ("left", "bottom"):
-        axis.spines[edge].set_visible(False)
-    doubtful = np.zeros_like(values, dtype=bool)
-    if significant is not None:
-        doubtful = ~significant.transpose("channel", "lead_time").to_numpy().astype(bool)
-    for row in range(len(names)):
-        for column in range(len(hours)):
-            value = values[row, column]
-            if doubtful[row, column]:
-                axis.fill(
-                    column + np.array([-0.5, 0.5, 0.5, -0.5]),
-                    row + np.array([-0.5, -0.5, 0.5, 0.5]),
-                    facecolor="none",
-                    edgecolor="#8c8c8c",
-                    hatch="////",
-                    linewidth=0,
-                )
-            if numbers and np.isfinite(value):
-                strong = abs(value) > 0.6 * limit and not doubtful[row, column]
-                text = f"{value:+.0f}" if abs(value) >= 9.5 else f"{value:+.1f}"
-                axis.text(
-                    column,
-                    row,
-                    text,
-                    ha="center",
-                    va="center",
-                    fontsize=5.8,
-                    color="white" if strong else "black",
-                )
-    bar = figure.colorbar(
-        image, ax=axis, shrink=min(1.0, 2.4 / (0.19 * len(names) + 0.6)), extend="both", pad=0.02
-    )
-    bar.set_label(label)
-    bar.outline.set_visible(False)
-    figure.suptitle(title, fontsize=9.5)
-    return figure
 
 
 @styled
@@ -395,10 +267,3 @@ def _display(scores: xr.Dataset, channel: str, metric: str) -> tuple[float, str]
         return 1.0, "1"
     magnitude = float(np.abs(scores[metric].sel(channel=channel)).max())
     return display_units(channel_units(scores, channel), magnitude)
-
-
-def _region_label(region: str) -> str:
-    return {
-        "extratropics_north": "northern extratropics",
-        "extratropics_south": "southern extratropics",
-    }.get(region, region.replace("_", " "))

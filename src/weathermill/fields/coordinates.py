@@ -180,8 +180,8 @@ def levels_in_hectopascals(
 def clean_angles(values: np.ndarray, full_turn: bool) -> np.ndarray:
     """Return coordinates in degrees as float64 with the rounding of float32 taken out.
 
-    Coordinates that are evenly spaced to within the rounding of their own type become exactly so, and a full
-    circle's step becomes exactly 360/n.
+    Values that float32 could not hold are left alone. Others, if evenly spaced to within its rounding, become
+    exactly so, and a full circle's step becomes exactly 360/n.
 
     Parameters
     ----------
@@ -191,7 +191,10 @@ def clean_angles(values: np.ndarray, full_turn: bool) -> np.ndarray:
         True for longitudes.
     """
     original = np.asarray(values)
-    exact = np.round(original.astype(np.float64), 6)
+    exact = original.astype(np.float64)
+    if not np.array_equal(exact, exact.astype(np.float32)):
+        return exact
+    exact = np.round(exact, 6)
     n = exact.size
     if n < 3:
         return exact
@@ -202,7 +205,7 @@ def clean_angles(values: np.ndarray, full_turn: bool) -> np.ndarray:
         step = np.sign(step) * 360.0 / n
     regular = exact[0] + step * np.arange(n)
     tolerance = max(2e-6, 2.0 * float(np.finfo(np.float32).eps) * np.abs(exact).max())
-    return np.round(regular, 10) if np.abs(regular - exact).max() <= tolerance else exact
+    return regular if np.abs(regular - exact).max() <= tolerance else exact
 
 
 def standardise(

@@ -196,6 +196,29 @@ def cell_areas(
     return bands[:, None] * np.abs(np.radians(np.diff(columns)))[None, :]
 
 
+def polygon_areas(latitude_corners: np.ndarray, longitude_corners: np.ndarray) -> np.ndarray:
+    r"""Return the areas of cells whose four edges are great circles, as ESMF takes them, in steradians.
+
+    The area between a great-circle edge, whose ends lie at latitude :math:`\varphi` and :math:`\Delta\lambda`
+    apart, and the equator is :math:`2\arctan(\tan(\Delta\lambda/2)\,\sin\varphi)`. Such an edge bulges towards
+    the pole, so that these areas differ from those of :func:`cell_areas`: by about
+    :math:`\Delta\lambda^2/12` of the difference of edges, while a full sphere still sums to :math:`4\pi`.
+
+    Parameters
+    ----------
+    latitude_corners, longitude_corners
+        (n + 1,) and (m + 1,) degrees.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, m) float64.
+    """
+    half = np.tan(0.5 * np.radians(np.abs(np.diff(longitude_corners))))
+    below = 2.0 * np.arctan(half[None, :] * np.sin(np.radians(latitude_corners))[:, None])
+    return np.abs(np.diff(below, axis=0))
+
+
 def area_weights(
     latitude: np.ndarray, *, kind: str = "exact", latitude_bounds: np.ndarray | None = None
 ) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableSequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import xarray as xr
 
 from weathermill.errors import GridError, SourceNotFoundError
 from weathermill.fields.coordinates import clean_angles, find_coordinate
+from weathermill.fields.findings import Finding, tell
 from weathermill.fields.geometry import (
     area_weights,
     bounds_from,
@@ -228,11 +229,14 @@ def build_grid(
     )
 
 
-def grid_of(dataset: xr.Dataset, *, name: str = "") -> xr.Dataset:
+def grid_of(
+    dataset: xr.Dataset, *, name: str = "", findings: MutableSequence[Finding] | None = None
+) -> xr.Dataset:
     """Return the horizontal grid of a dataset: its coordinates and, where it has them, bounds.
 
     Rectilinear coordinates become ``latitude`` and ``longitude`` as in :func:`named_grid`, in the order of
-    the dataset. Curvilinear ones keep their two dimensions and get no bounds unless the file has vertices.
+    the dataset. Curvilinear ones keep their two dimensions and get no bounds unless the file has vertices. A
+    duplicated cyclic column is left out and told.
 
     Raises
     ------
@@ -253,9 +257,21 @@ def grid_of(dataset: xr.Dataset, *, name: str = "") -> xr.Dataset:
         bounds_name = variable.attrs.get("bounds", variable.encoding.get("bounds"))
         if bounds_name in dataset.variables and dataset[bounds_name].ndim == 2:
             bounds[f"{axis}_bounds"] = np.asarray(dataset[bounds_name].values, dtype=np.float64)
+    columns = longitude.values
+    duplicated = cyclic_duplicates(columns)
+    if duplicated.any():
+        tell(
+            findings,
+            "warning",
+            "longitude",
+            f"the grid repeats the meridian {float(columns[duplicated][0]):g}; the copy is left out",
+        )
+        columns = columns[~duplicated]
+        if "longitude_bounds" in bounds:
+            bounds["longitude_bounds"] = bounds["longitude_bounds"][~duplicated]
     return build_grid(
         clean_angles(latitude.values, full_turn=False),
-        clean_angles(longitude.values, full_turn=True),
+        clean_angles(columns, full_turn=True),
         name=label,
         **bounds,
     )
@@ -320,7 +336,7 @@ def _vertices_to_corners(vertices: np.ndarray) -> np.ndarray:
 
 
 def grid_hash(grid: xr.Dataset) -> str:
-    """Return a SHA-256 over points and corners, rounded to 1e-9 degrees: the identity of a grid.
+    """Return a SHA-256 over points and corners, to 1e-6 degrees: the identity of a grid.
 
     Names, attributes and data type have no part in it.
     """
@@ -331,9 +347,10 @@ def grid_hash(grid: xr.Dataset) -> str:
     elif "latitude_bounds" in grid.variables:
         arrays.extend([grid.latitude_bounds.values, grid.longitude_bounds.values])
     for array in arrays:
-        values = np.round(np.ascontiguousarray(array, dtype=np.float64), 9) + 0.0
-        digest.update(repr(values.shape).encode())
-        digest.update(values.tobytes())
+        # The odd shift keeps decimal fractions, which grids are made of, away from where rounding turns.
+        steps = np.floor(np.ascontiguousarray(array, dtype=np.float64) * 1e6 + 0.7368).astype(np.int64)
+        digest.update(repr(steps.shape).encode())
+        digest.update(steps.tobytes())
     return digest.hexdigest()
 
 

@@ -1,0 +1,333 @@
+"""What is wrong with a data set, found from its coordinates and a small sample of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from weathermill.errors import MissingDataError, WeathermillError
+from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
+from weathermill.fields.findings import Finding
+from weathermill.fields.grids import describe_grid, grid_of
+from weathermill.fields.timeaxis import calendar_of, first_text, gaps, step_seconds, usual_step
+from weathermill.fields.vocabulary import CONVENTIONS, convention_for, split_flat_name
+
+#: Time steps that are read: evenly spaced, the first and the last among them.
+SAMPLE_STEPS = 6
+
+# Variables that have no value over land, or over sea, by their nature.
+_MASKED = ("sea_surface_temperature", "sea_ice_cover")
+
+# A share of values beyond the physical limits that no weather explains: units are wrong, or bytes.
+_WRONG_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class VariableSummary:
+    """What the sample says of one variable on one level (hPa), or without a level."""
+
+    variable: str
+    level: float | None
+    units: str
+    minimum: float | None
+    mean: float | None
+    maximum: float | None
+    missing_share: float
+    outside_share: float
+
+
+@dataclass
+class InspectionReport:
+    """Findings about a data set, and the facts behind them.
+
+    Attributes
+    ----------
+    findings
+        In order of severity.
+    facts
+        Time axis, grid, levels and sources.
+    variables
+        One summary a variable and level.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    variables: list[VariableSummary] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Finding]:
+        """Findings that stop a run."""
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """Findings that do not."""
+        return [finding for finding in self.findings if finding.severity == "warning"]
+
+    def raise_for_errors(self) -> None:
+        """Raise one error that holds all findings of severity ``error``.
+
+        Raises
+        ------
+        MissingDataError
+            Where there are any.
+        """
+        errors = self.errors
+        if not errors:
+            return
+        text = "; ".join(f"{finding.subject}: {finding.message}" for finding in errors)
+        remedies = list(dict.fromkeys(finding.remedy for finding in errors if finding.remedy))
+        kind: type[WeathermillError] = MissingDataError
+        raise kind(
+            f"the inspection found {len(errors)} error{'s' if len(errors) > 1 else ''}: {text}",
+            where=", ".join(self.facts.get("sources", [])[:3]) or None,
+            remedy=" ".join(remedies) or "Look into the inspection report.",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dictionary."""
+        return {
+            "errors": len(self.errors),
+            "warnings": len(self.warnings),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "facts": self.facts,
+            "variables": [asdict(summary) for summary in self.variables],
+        }
+
+    def to_html(self) -> str:
+        """Return a page that stands alone; everything from the data is escaped."""
+        from weathermill.fields.inspection_page import render
+
+        return render(self)
+
+
+def inspect(
+    fields: xr.Dataset,
+    *,
+    source_names: Sequence[str] = (),
+    findings: Iterable[Finding] = (),
+    sample_steps: int = SAMPLE_STEPS,
+) -> InspectionReport:
+    """Inspect canonical fields, reading a few time steps only.
+
+    Parameters
+    ----------
+    fields
+        From :func:`weathermill.fields.conventions.canonicalise`.
+    source_names
+        For the report.
+    findings
+        What was noticed on the way here, to be reported too.
+    sample_steps
+        How many time steps to read.
+
+    Returns
+    -------
+    InspectionReport
+        Errors are values that cannot be what they are said to be, and variables without data; gaps, missing
+        values and oddities are warnings.
+    """
+    report = InspectionReport(findings=list(dict.fromkeys(findings)))
+    report.facts["sources"] = list(source_names)
+    report.facts["global_attributes"] = {str(k): str(v) for k, v in fields.attrs.items() if k != "sources"}
+    _inspect_time(fields, report)
+    _inspect_grid(fields, report)
+    for name in fields.data_vars:
+        _inspect_variable(fields[name], report, sample_steps)
+    report.findings.sort(key=lambda finding: ("error", "warning", "info").index(finding.severity))
+    return report
+
+
+def _note(report: InspectionReport, severity: Any, subject: str, message: str, remedy: str = "") -> None:
+    report.findings.append(Finding(severity, subject, message, remedy))
+
+
+def _duration(seconds: float) -> str:
+    hours = seconds / 3600.0
+    return f"{hours / 24:g} d" if hours >= 48 and hours % 24 == 0 else f"{hours:g} h"
+
+
+def _inspect_time(fields: xr.Dataset, report: InspectionReport) -> None:
+    if TIME not in fields.dims:
+        return
+    times = fields[TIME].values
+    step = usual_step(times)
+    calendar = calendar_of(times)
+    facts: dict[str, Any] = {
+        "steps": int(times.size),
+        "first": first_text(times[0]),
+        "last": first_text(times[-1]),
+        "step_seconds": step,
+        "calendar": calendar,
+    }
+    report.facts["time"] = facts
+    if step is None:
+        _note(report, "warning", TIME, "there is one time step alone, from which no tendency can be learnt")
+        return
+    holes = gaps(times, step)
+    facts["gaps"] = [
+        {"after": first_text(times[i]), "seconds": seconds, "missing_steps": round(seconds / step) - 1}
+        for i, seconds in holes[:100]
+    ]
+    if holes:
+        missing = sum(round(seconds / step) - 1 for _, seconds in holes)
+        examples = ", ".join(f"after {first_text(times[i])} ({_duration(s)})" for i, s in holes[:3])
+        more = f" and {len(holes) - 3} more" if len(holes) > 3 else ""
+        _note(
+            report,
+            "warning",
+            TIME,
+            f"{len(holes)} gaps, {missing} steps of {_duration(step)} missing: {examples}{more}",
+            "No training sample crosses a gap; add the missing files to use those times.",
+        )
+    shorter = int((step_seconds(times) < step * 0.999).sum())
+    if shorter:
+        _note(
+            report,
+            "warning",
+            TIME,
+            f"{shorter} steps are shorter than the usual {_duration(step)}",
+            "Select times of one step, or thin the sources.",
+        )
+    if calendar not in ("proleptic_gregorian", "gregorian", "standard"):
+        _note(report, "info", TIME, f"the calendar is {calendar}; it is kept as such")
+
+
+def _inspect_grid(fields: xr.Dataset, report: InspectionReport) -> None:
+    if LATITUDE not in fields.dims or LONGITUDE not in fields.dims:
+        return
+    description = describe_grid(grid_of(fields))
+    report.facts["grid"] = description
+    rows, columns = description["shape"]
+    if min(rows, columns) < 8:
+        _note(
+            report,
+            "warning",
+            "grid",
+            f"{rows} x {columns} points are fewer than the 8 x 8 that the networks need",
+            "Regrid to a finer grid, or take a larger region.",
+        )
+    if not description.get("global_longitude", True):
+        west, east = description["longitude_range"]
+        _note(report, "info", "grid", f"the grid is a region, from {west:g} to {east:g} degrees east")
+    if LEVEL in fields.coords:
+        report.facts["levels"] = [float(level) for level in fields[LEVEL].values]
+
+
+def _sample_positions(n: int, count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, n - 1, min(count, n)).round().astype(int))
+
+
+def _inspect_variable(variable: xr.DataArray, report: InspectionReport, sample_steps: int) -> None:
+    name = str(variable.name)
+    levels = list(variable[LEVEL].values) if LEVEL in variable.dims else [None]
+    convention = convention_for(name)
+    low, high = (convention.minimum, convention.maximum) if convention else (-np.inf, np.inf)
+    if name not in CONVENTIONS and split_flat_name(name) is None:
+        _note(
+            report,
+            "info",
+            name,
+            "not in the vocabulary: it is taken as the file has it, and has no limits to check against",
+        )
+    totals = np.zeros((len(levels), 4))
+    extremes = np.tile([np.inf, -np.inf], (len(levels), 1))
+    infinite = still = empty_steps = 0
+    previous: np.ndarray | None = None
+    positions = _sample_positions(variable.sizes[TIME], sample_steps) if TIME in variable.dims else [None]
+    for position in positions:
+        sample = variable if position is None else variable.isel({TIME: int(position)})
+        values = np.asarray(sample.values, dtype=np.float64).reshape(len(levels), -1)
+        infinite += int(np.isinf(values).sum())
+        missing = np.isnan(values)
+        empty_steps += int(missing.all())
+        if previous is not None and not missing.all() and np.array_equal(values, previous, equal_nan=True):
+            still += 1
+        previous = values
+        clean = np.where(np.isfinite(values), values, np.nan)
+        outside = (clean < low) | (clean > high)
+        totals += np.stack(
+            [np.isfinite(values).sum(1), np.nansum(clean, 1), missing.sum(1), outside.sum(1)], axis=1
+        )
+        extremes[:, 0] = np.minimum(extremes[:, 0], np.where(np.isnan(clean), np.inf, clean).min(1))
+        extremes[:, 1] = np.maximum(extremes[:, 1], np.where(np.isnan(clean), -np.inf, clean).max(1))
+        size = values.shape[1]
+    seen = size * len(positions)
+    for i, level in enumerate(levels):
+        valid = totals[i, 0]
+        report.variables.append(
+            VariableSummary(
+                variable=name,
+                level=None if level is None else float(level),
+                units=str(variable.attrs.get("units", "")),
+                minimum=float(extremes[i, 0]) if valid else None,
+                mean=float(totals[i, 1] / valid) if valid else None,
+                maximum=float(extremes[i, 1]) if valid else None,
+                missing_share=float(totals[i, 2] / seen),
+                outside_share=float(totals[i, 3] / seen),
+            )
+        )
+    _judge_variable(report, name, levels, totals, extremes, seen, (low, high))
+    sampled = f"of {len(positions)} sampled steps"
+    if infinite:
+        _note(report, "error", name, f"{infinite} values {sampled} are infinite", "Correct the source.")
+    if empty_steps and totals[:, 0].any():
+        _note(
+            report,
+            "warning",
+            name,
+            f"{empty_steps} {sampled} hold no value at all",
+            "Narrow the time selection, or add what is missing.",
+        )
+    if still:
+        _note(report, "warning", name, f"{still} {sampled} equal the one before in every value")
+
+
+def _judge_variable(report, name, levels, totals, extremes, seen, limits) -> None:
+    def at(indices: Sequence[int]) -> str:
+        if levels[0] is None:
+            return ""
+        return " at " + ", ".join(f"{levels[i]:g}" for i in indices) + " hPa"
+
+    empty = [i for i in range(len(levels)) if totals[i, 0] == 0]
+    if empty:
+        _note(
+            report,
+            "error",
+            name,
+            f"no value in the sample{at(empty)}",
+            f"Leave {name} out, or add the file that has its data.",
+        )
+    holed = [i for i in range(len(levels)) if totals[i, 2] > 0 and i not in empty]
+    if holed:
+        share = totals[holed, 2].sum() / (seen * len(holed))
+        _note(
+            report,
+            "info" if name in _MASKED else "warning",
+            name,
+            f"{100 * share:.3g} % of the sampled values are missing{at(holed)}",
+            "" if name in _MASKED else "Training needs complete fields: fill the gaps, or leave it out.",
+        )
+    beyond = [i for i in range(len(levels)) if totals[i, 3] > 0]
+    if beyond:
+        share = totals[beyond, 3].sum() / (seen * len(beyond))
+        found = f"{extremes[beyond, 0].min():.4g} to {extremes[beyond, 1].max():.4g}"
+        _note(
+            report,
+            "error" if share > _WRONG_SHARE else "warning",
+            name,
+            f"{100 * share:.3g} % of the sampled values lie beyond the physical limits {limits[0]:g} to"
+            f" {limits[1]:g}{at(beyond)}: they run from {found}",
+            "Check the units of the source, and whether its bytes are whole.",
+        )
+    flat = [
+        i
+        for i in range(len(levels))
+        if totals[i, 0] > 1 and extremes[i, 0] == extremes[i, 1] and i not in empty
+    ]
+    if flat:
+        _note(report, "warning", name, f"one and the same value everywhere in the sample{at(flat)}")

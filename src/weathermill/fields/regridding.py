@@ -1,0 +1,462 @@
+"""Regridding through xESMF: weights made once, applied lazily in blocks, and measured.
+
+Weights come from the real ``xesmf.Regridder``, with what it leaves to the user settled from the grids: whether
+they are periodic, corners clipped at the poles, a duplicated cyclic column. Applying them is ours: blocks along
+time, float32 kept, unmapped points NaN, missing values neither spread by zero weights nor dilute coasts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import MutableSequence, Sequence
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from weathermill.errors import GridError, ParameterError, RegridWeightsError
+from weathermill.fields.coordinates import find_coordinate
+from weathermill.fields.findings import Finding, tell
+from weathermill.fields.geometry import cyclic_duplicates, is_global_longitude
+from weathermill.fields.grids import grid_corners, grid_hash, grid_of
+from weathermill.fields.regrid_quality import regrid_report
+from weathermill.fields.sparse_product import SparseOperator, promoted
+from weathermill.fields.vectors import rotate_weights, vector_pairs
+from weathermill.fields.weights import CONSERVATIVE, METHODS, RegridWeights, weights_key
+
+__all__ = [
+    "METHODS",
+    "RegridWeights",
+    "apply_weights",
+    "make_weights",
+    "operator_of",
+    "regrid_report",
+    "weights_key",
+]
+
+logger = logging.getLogger(__name__)
+
+#: Share of a target cell that must have data for it to get a value.
+MINIMUM_VALID = 0.5
+
+
+def make_weights(
+    source: xr.Dataset,
+    target: xr.Dataset,
+    method: str,
+    *,
+    mask: np.ndarray | xr.DataArray | None = None,
+    findings: MutableSequence[Finding] | None = None,
+    **options: Any,
+) -> RegridWeights:
+    """Make regridding weights with ``xesmf.Regridder``.
+
+    Parameters
+    ----------
+    source, target
+        Grids, or datasets that have one: rectilinear, or curvilinear with two-dimensional coordinates.
+    method
+        ``bilinear``, ``conservative``, ``conservative_normed``, ``nearest_s2d``, ``nearest_d2s`` or ``patch``.
+    mask
+        (latitude, longitude) of the source, True or 1 where data is valid.
+    findings
+        Where to record what was noticed, beside the log.
+    options
+        Handed on to xESMF: ``extrap_method``, ``extrap_dist_exponent``, ``extrap_num_src_pnts``,
+        ``ignore_degenerate``.
+
+    Returns
+    -------
+    RegridWeights
+        Sorted by target, then source.
+
+    Raises
+    ------
+    GridError
+        Where the grids do not fit the method, or ESMPy refuses them.
+    ParameterError
+        For an unknown method.
+    """
+    if method not in METHODS:
+        raise ParameterError(f"the regridding method {method!r} is unknown; there are {', '.join(METHODS)}")
+    source, target = grid_of(source, findings=findings), grid_of(target, findings=findings)
+    valid = None if mask is None else np.asarray(mask) != 0
+    if valid is not None and valid.shape != source.latitude.shape[:1] + source.longitude.shape[-1:]:
+        raise GridError(f"the mask has the shape {valid.shape}, the source grid {_shape(source)}")
+    import xesmf
+
+    from weathermill.esmf import provider_name
+
+    provider = provider_name()
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Input array is not F_CONTIGUOUS")
+        try:
+            regridder = xesmf.Regridder(
+                _for_xesmf(source, method, valid),
+                _for_xesmf(target, method, None),
+                method,
+                periodic=_is_periodic(source),
+                **options,
+            )
+        except (ValueError, RuntimeError, AssertionError, KeyError) as error:
+            raise GridError(
+                f"xESMF cannot make {method} weights from {_shape(source)} to {_shape(target)}: {error}",
+                remedy="Check that both grids are valid, or choose another method.",
+            ) from error
+    matrix = regridder.weights.data
+    row, col = np.asarray(matrix.coords, dtype=np.int64)
+    order = np.lexsort((col, row))
+    seconds = time.perf_counter() - started
+    weights = RegridWeights(
+        row=(row[order] + 1).astype(np.int32),
+        col=(col[order] + 1).astype(np.int32),
+        s=np.asarray(matrix.data, dtype=np.float64)[order],
+        source_shape=_shape(source),
+        target_shape=_shape(target),
+        method=method,
+        key=weights_key(source, target, method, valid, **options),
+        source_hash=grid_hash(source),
+        target_hash=grid_hash(target),
+        provider=provider,
+        source=source,
+        target=target,
+        mask=None if valid is None else valid.astype(np.int32),
+        attrs={"seconds": round(seconds, 3), "xesmf": xesmf.__version__, **options},
+    )
+    weights.validate()
+    logger.info(
+        "Regridding weights: %s, %s to %s, %d weights by %s in %.1f s",
+        method,
+        weights.source_shape,
+        weights.target_shape,
+        weights.s.size,
+        provider,
+        seconds,
+    )
+    _judge(weights, findings)
+    return weights
+
+
+def _shape(grid: xr.Dataset) -> tuple[int, int]:
+    if grid.latitude.ndim == 2:
+        return tuple(grid.latitude.shape)
+    return grid.latitude.size, grid.longitude.size
+
+
+def _for_xesmf(grid: xr.Dataset, method: str, valid: np.ndarray | None) -> xr.Dataset:
+    """Return a grid under the names that xESMF looks for first, with corners where the method needs them."""
+    dims = (("lat",), ("lon",)) if grid.latitude.ndim == 1 else (("y", "x"), ("y", "x"))
+    coords: dict[str, Any] = {
+        "lat": (dims[0], grid.latitude.values),
+        "lon": (dims[1], grid.longitude.values),
+    }
+    if method in CONSERVATIVE:
+        rows, columns = grid_corners(grid)
+        corner_dims = (("lat_b",), ("lon_b",)) if rows.ndim == 1 else (("y_b", "x_b"), ("y_b", "x_b"))
+        coords["lat_b"], coords["lon_b"] = (corner_dims[0], rows), (corner_dims[1], columns)
+    dataset = xr.Dataset(coords=coords)
+    if valid is not None:
+        dataset["mask"] = (("lat", "lon") if grid.latitude.ndim == 1 else ("y", "x"), valid.astype(np.int32))
+    return dataset
+
+
+def _is_periodic(grid: xr.Dataset) -> bool:
+    """Whether the last column neighbours the first: by longitude, or by distance on a curvilinear grid."""
+    if grid.longitude.ndim == 1:
+        return is_global_longitude(grid.longitude.values)
+    points = _unit_vectors(grid.latitude.values, grid.longitude.values)
+    steps = np.linalg.norm(np.diff(points, axis=1), axis=-1)
+    seam = np.linalg.norm(points[:, 0] - points[:, -1], axis=-1)
+    return bool(np.median(seam / np.maximum(np.median(steps, axis=1), 1e-12)) < 1.5)
+
+
+def _unit_vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    phi, lam = np.radians(latitude), np.radians(longitude)
+    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
+
+
+def _judge(weights: RegridWeights, findings: MutableSequence[Finding] | None) -> None:
+    """Tell what a user should know of these weights: no detail made, detail aliased, coasts diluted."""
+    ratio = resolution_ratio(weights)
+    if ratio is not None and ratio < 0.95:
+        tell(
+            findings,
+            "warning",
+            "regridding",
+            f"the source is {1 / ratio:.3g} times coarser than the target: interpolation makes no detail",
+            "Choose a target no finer than the source.",
+        )
+    if weights.method not in (*CONSERVATIVE, "nearest_d2s") and ratio is not None and ratio > 1.2:
+        used = np.unique(weights.col[np.abs(weights.s) > 1e-9]).size / weights.n_source
+        single = _share_of_copies(weights)
+        if single > 0.9:
+            tell(
+                findings,
+                "warning",
+                "regridding",
+                f"{weights.method} takes every target value from one source point: this is plain subsampling,"
+                f" and {100 * (1 - used):.0f} % of the source points count for nothing",
+                "Use the method conservative, which averages over cells.",
+            )
+        elif used < 0.75:
+            tell(
+                findings,
+                "warning",
+                "regridding",
+                f"{100 * (1 - used):.0f} % of the source points count for nothing with {weights.method}: detail"
+                " finer than the target is aliased",
+                "Use the method conservative, which averages over cells.",
+            )
+    if weights.mask is not None and weights.method == "conservative":
+        tell(
+            findings,
+            "info",
+            "regridding",
+            "cells that the mask covers in part are renormalised when the weights are applied, so that coasts"
+            " are not diluted",
+        )
+
+
+def _share_of_copies(weights: RegridWeights) -> float:
+    largest = np.zeros(weights.n_target)
+    np.maximum.at(largest, weights.row - 1, weights.s)
+    mapped = weights.mapped()
+    return float((largest[mapped] > 0.999).mean()) if mapped.any() else 0.0
+
+
+def resolution_ratio(weights: RegridWeights) -> float | None:
+    """Return the linear size of target cells over that of source cells (above 1: the target is coarser)."""
+    sizes = []
+    for grid in (weights.source, weights.target):
+        if grid.latitude.ndim == 2:
+            steps = np.diff(_unit_vectors(grid.latitude.values, grid.longitude.values), axis=0)
+            sizes.append(np.degrees(np.median(np.linalg.norm(steps, axis=-1))))
+        else:
+            latitude, longitude = grid.latitude.values, grid.longitude.values
+            if min(latitude.size, longitude.size) < 2:
+                return None
+            sizes.append(
+                float(np.sqrt(np.median(np.abs(np.diff(latitude))) * np.median(np.abs(np.diff(longitude)))))
+            )
+    return float(sizes[1] / sizes[0])
+
+
+def operator_of(
+    weights: RegridWeights,
+    *,
+    minimum_valid: float = MINIMUM_VALID,
+    renormalise: bool | None = None,
+    vectors: bool = False,
+) -> SparseOperator:
+    """Return the matrix that is applied.
+
+    Conservative weights of cells that the source covers in part (a mask, the edge of a region) are divided by
+    the covered share, so that values are not diluted, if that share is at least ``minimum_valid``; others
+    become NaN. Weights of nearest_d2s, which ESMF leaves to add up, are divided by their sum.
+
+    Parameters
+    ----------
+    weights
+        From :func:`make_weights`.
+    minimum_valid
+        See above; also the share that must have data where values are missing.
+    renormalise
+        Whether valid points stand in for missing ones; by default for the conservative methods only.
+    vectors
+        True for the operator on ``[u, v]`` through three-dimensional tangent vectors.
+    """
+    row, col, s = weights.row.astype(np.int64) - 1, weights.col.astype(np.int64) - 1, weights.s
+    if renormalise is None:
+        renormalise = weights.method in CONSERVATIVE
+    if weights.method == "nearest_d2s":
+        # ESMF adds up all the source points that fall to a target; their mean is what a field has there.
+        s = s / weights.row_sums()[row]
+    if weights.method == "conservative":
+        sums = weights.row_sums()
+        scale = np.ones_like(sums)
+        partial = sums < 1.0 - 1e-6
+        scale[partial] = np.where(
+            sums[partial] >= minimum_valid, 1.0 / np.maximum(sums[partial], 1e-300), 0.0
+        )
+        s = s * scale[row]
+    base = s
+    n_target, n_source = weights.n_target, weights.n_source
+    if vectors:
+        row, col, s, base = rotate_weights(row, col, s, weights.source, weights.target)
+        n_target, n_source = 2 * n_target, 2 * n_source
+    return SparseOperator(
+        row,
+        col,
+        s,
+        n_target=n_target,
+        n_source=n_source,
+        base=base,
+        minimum_valid=minimum_valid,
+        renormalise=renormalise,
+    )
+
+
+def apply_weights(
+    fields: xr.Dataset,
+    weights: RegridWeights,
+    target: xr.Dataset | None = None,
+    *,
+    minimum_valid: float = MINIMUM_VALID,
+    renormalise: bool | None = None,
+    vectors: bool | Sequence[tuple[str, str]] = False,
+    findings: MutableSequence[Finding] | None = None,
+) -> xr.Dataset:
+    """Regrid fields, lazily where they are lazy.
+
+    Parameters
+    ----------
+    fields
+        With the horizontal grid that the weights were made for. Variables without it pass through.
+    weights
+        From :func:`make_weights`.
+    target
+        The target grid, to be checked against the weights; theirs by default.
+    minimum_valid, renormalise
+        See :func:`operator_of`.
+    vectors
+        True to regrid known pairs of wind components through three-dimensional tangent vectors, or the pairs
+        themselves. Near the poles, where east and north turn between neighbours, components by themselves mix.
+    findings
+        Where to record what was noticed, beside the log.
+
+    Returns
+    -------
+    xarray.Dataset
+        float32 stays float32 and float64 float64; integers are promoted. Dask arrays keep their chunks along
+        other dimensions, and have one chunk in the horizontal.
+
+    Raises
+    ------
+    RegridWeightsError
+        Where the fields or the target are on another grid than the weights.
+    """
+    target = weights.target if target is None else grid_of(target)
+    if grid_hash(target) != weights.target_hash:
+        raise RegridWeightsError("the weights were made for another target grid")
+    fields = _without_cyclic_column(fields, findings)
+    grid = grid_of(fields)
+    if grid_hash(grid) != weights.source_hash:
+        raise RegridWeightsError(
+            f"the weights were made for another source grid, of {weights.source_shape} points; the fields have"
+            f" {_shape(grid)}"
+        )
+    dims = _horizontal_dims(fields)
+    settings = {"minimum_valid": minimum_valid, "renormalise": renormalise}
+    operator = operator_of(weights, **settings)
+    shared = dask.delayed(operator, name=f"regrid-{weights.key[:12]}-{minimum_valid}-{renormalise}")
+    pairs = vector_pairs(fields, vectors)
+    split = [str(n) for n, v in fields.data_vars.items() if set(dims) <= set(v.dims) and _is_split(v, dims)]
+    if split:
+        tell(
+            findings,
+            "warning",
+            "regridding",
+            f"chunks divide latitude or longitude in {', '.join(split)}; they are joined, so that each block"
+            " holds whole maps",
+            "Chunk along time only.",
+        )
+    result: dict[str, xr.DataArray] = {}
+    for name, field in fields.data_vars.items():
+        if not set(dims) <= set(field.dims):
+            if not set(dims) & set(field.dims):
+                result[str(name)] = field
+            continue
+        if name not in {component for pair in pairs for component in pair}:
+            result[str(name)] = _regrid(field, operator, shared, weights, target, dims)
+    if pairs:
+        operator = operator_of(weights, vectors=True, **settings)
+        shared = dask.delayed(
+            operator, name=f"regrid-vectors-{weights.key[:12]}-{minimum_valid}-{renormalise}"
+        )
+        for eastward, northward in pairs:
+            both = xr.concat(
+                [fields[eastward], fields[northward]], dim="component", coords="minimal", compat="override"
+            )
+            both = both.transpose(..., "component", *dims)
+            both = _regrid(both, operator, shared, weights, target, ("component", *dims))
+            for i, name in enumerate((eastward, northward)):
+                result[name] = both.isel(component=i).rename(name).assign_attrs(fields[name].attrs)
+    ordered = {str(name): result[str(name)] for name in fields.data_vars if str(name) in result}
+    regridded = xr.Dataset(ordered, attrs=dict(fields.attrs))
+    regridded.attrs["regridding"] = (
+        f"{weights.method}, {weights.source_shape[0]}x{weights.source_shape[1]} to"
+        f" {weights.target_shape[0]}x{weights.target_shape[1]}, weights {weights.key[:16]} by {weights.provider}"
+    )
+    return regridded
+
+
+def _horizontal_dims(fields: xr.Dataset) -> tuple[str, str]:
+    latitude, longitude = (fields[find_coordinate(fields, axis)] for axis in ("latitude", "longitude"))
+    if latitude.ndim == 2:
+        return tuple(map(str, latitude.dims))
+    return str(latitude.dims[0]), str(longitude.dims[0])
+
+
+def _without_cyclic_column(fields: xr.Dataset, findings: MutableSequence[Finding] | None) -> xr.Dataset:
+    name = find_coordinate(fields, "longitude")
+    if name is None or fields[name].ndim != 1:
+        return fields
+    duplicated = cyclic_duplicates(fields[name].values)
+    if not duplicated.any():
+        return fields
+    tell(
+        findings,
+        "warning",
+        "longitude",
+        f"the fields repeat the meridian {float(fields[name].values[duplicated][0]):g}; the copy is left out",
+    )
+    return fields.isel({fields[name].dims[0]: np.flatnonzero(~duplicated)})
+
+
+def _is_split(field: xr.DataArray, dims: tuple[str, str]) -> bool:
+    return field.chunks is not None and any(len(field.chunksizes[dim]) > 1 for dim in dims)
+
+
+def _regrid(field, operator, shared, weights, target, dims) -> xr.DataArray:
+    field = field.transpose(..., *dims)
+    count = len(dims)
+    shape = weights.target_shape if count == 2 else (2, *weights.target_shape)
+    dtype = promoted(field.dtype)
+    if isinstance(field.data, da.Array):
+        data = field.data.rechunk({axis: -1 for axis in range(field.ndim - count, field.ndim)})
+        regridded = da.map_blocks(
+            _apply_block,
+            data,
+            operator=shared,
+            shape=shape,
+            dtype=dtype,
+            chunks=(*data.chunks[:-count], *((n,) for n in shape)),
+            meta=np.empty((0,) * field.ndim, dtype=dtype),
+        )
+    else:
+        regridded = _apply_block(field.values, operator=operator, shape=shape)
+    horizontal = ("latitude", "longitude") if target.latitude.ndim == 1 else ("y", "x")
+    kept = {
+        name: coordinate
+        for name, coordinate in field.coords.items()
+        if not set(coordinate.dims) & set(dims) and name not in ("latitude", "longitude")
+    }
+    out = xr.DataArray(
+        regridded,
+        dims=(*field.dims[: field.ndim - 2], *horizontal),
+        coords=kept,
+        name=field.name,
+        attrs=field.attrs,
+    )
+    return out.assign_coords({axis: target[axis].variable for axis in ("latitude", "longitude")})
+
+
+def _apply_block(block: np.ndarray, *, operator: SparseOperator, shape: tuple[int, ...]) -> np.ndarray:
+    leading = block.shape[: block.ndim - len(shape)]
+    maps = block.reshape(-1, operator.n_source)
+    return operator.apply(maps).reshape(*leading, *shape)

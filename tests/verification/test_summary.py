@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from weathermill.verification.labels import display_units, long_name, number, short_name, units_label
+from weathermill.verification.labels import (
+    display_units,
+    long_name,
+    number,
+    short_name,
+    squared_units_label,
+    units_label,
+)
 from weathermill.verification.metrics import rmse_ratio
 from weathermill.verification.summary import crossing, text_summary
 
@@ -59,6 +66,12 @@ def test_channel_names(channel, short, long):
 def test_units_and_numbers():
     assert units_label("m2 s-2") == "m² s⁻²"
     assert units_label("kg kg-1") == "kg kg⁻¹"
+    assert [squared_units_label(u) for u in ("m2 s-2", "K", "kg kg-1", "1")] == [
+        "m⁴ s⁻⁴",
+        "K²",
+        "kg² kg⁻²",
+        "1",
+    ]
     assert display_units("kg kg-1", 1e-2) == (1e3, "g kg⁻¹")
     assert display_units("kg kg-1", 1e-6) == (1e6, "mg kg⁻¹")
     assert display_units("Pa", 1e5) == (1e-2, "hPa")

@@ -60,6 +60,16 @@ def units_label(units: str) -> str:
     return re.sub(r"(?<=[A-Za-z])(?:\^|\*\*)?(-?\d+)", lambda match: match[1].translate(_SUPERSCRIPTS), units)
 
 
+def squared_units_label(units: str) -> str:
+    """Return the square of CF units as printed in figures: "m2 s-2" -> "m⁴ s⁻⁴"."""
+    if not units or units == "1":
+        return "1"
+    parts = []
+    for symbol, exponent in re.findall(r"([^\W\d]+)(?:\^|\*\*)?(-?\d+)?", units):
+        parts.append(symbol + str(2 * int(exponent or 1)).translate(_SUPERSCRIPTS))
+    return " ".join(parts)
+
+
 def display_units(units: str, magnitude: float) -> tuple[float, str]:
     """Choose the units that forecasters read, for values of a magnitude.
 

@@ -18,7 +18,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from weathermill.errors import VerificationError
-from weathermill.verification.labels import channel_units, long_name, region_label, units_label
+from weathermill.verification.labels import channel_units, long_name, region_label, squared_units_label
 from weathermill.verification.metrics import headline_channels, headline_leads
 from weathermill.verification.regions import DEFAULT_REGIONS, Region
 from weathermill.verification.style import new_figure, source_style, styled
@@ -235,8 +235,12 @@ def spectra_plot(
         )
         lower.set_ylim(0.0, float(np.clip(1.1 * top, 1.3, 3.0)))
         upper.set_title(long_name(channel))
-        units = units_label(channel_units(spectra, channel))
-        upper.set_ylabel("Power" + (f" (({units})²)" if units not in ("", "1") else ""))
+        units = squared_units_label(channel_units(spectra, channel))
+        upper.set_ylabel("Power" + (f" ({units})" if units != "1" else ""))
+        # What lies far below the truth is rounding; it would squeeze the rest.
+        lowest = float(truth.where(truth > 0).min())
+        if np.isfinite(lowest):
+            upper.set_ylim(bottom=max(upper.get_ylim()[0], 1e-3 * lowest))
         lower.set_ylabel("Forecast / truth")
         lower.set_xlabel("Zonal wavenumber")
         _wave_ticks(lower, int(waves[-1]))

@@ -135,3 +135,49 @@ def test_a_registered_network_is_built_with_the_sizes():
         return nn.Conv2d(in_channels, out_channels, 1)
 
     assert unet((8, 8), name="test-pointwise")(torch.zeros(1, 5, 8, 8)).shape == (1, 5, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "depth", "boundary", "poles"),
+    [
+        ((19, 32), 3, "sphere", True),
+        ((16, 24), 2, "sphere", False),
+        ((8, 8), 3, "sphere", True),
+        ((17, 18), 2, "zeros", True),
+    ],
+)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_fast_pass_is_the_network_that_autograd_differentiates(shape, depth, boundary, poles, recompute):
+    networks = [
+        unet(shape, channels=6, base_channels=8, depth=depth, boundary=boundary, poles=poles).double()
+        for _ in range(2)
+    ]
+    networks[1].load_state_dict(networks[0].state_dict())
+    networks[1].checkpoint_blocks = recompute
+    state = torch.randn(2, 4, *shape, dtype=torch.float64)
+    static = torch.randn(2, *shape, dtype=torch.float64)
+    weights = torch.randn(2, 6, *shape, dtype=torch.float64)
+    results = []
+    for network, fast in zip(networks, (False, True), strict=True):
+        network.fused = fast
+        assert network.takes_fast_pass(state.device) == fast
+        x = state.clone().requires_grad_()
+        output = network(x, static)
+        (output * weights).sum().backward()
+        named = {"output": output.detach(), "state": x.grad}
+        named |= {name: p.grad for name, p in network.named_parameters()}
+        named |= dict(network.named_buffers())
+        named["evaluation"] = network.eval()(state, static).detach()
+        results.append(named)
+    for name, value in results[0].items():
+        torch.testing.assert_close(
+            results[1][name], value, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_the_fast_pass_is_for_rings_of_longitudes_and_batch_normalisation():
+    for shape, config in [((16, 18), {}), ((16, 16), {"norm": "group"}), ((16, 16), {"dropout": 0.1})]:
+        network = unet(shape, base_channels=16, **config)
+        network.fused = True
+        assert not network.takes_fast_pass(torch.device("cpu"))
+        assert network(torch.randn(2, 5, *shape)).shape == (2, 5, *shape)

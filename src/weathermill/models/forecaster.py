@@ -140,11 +140,17 @@ class Forecaster(nn.Module):
                 f"A state has shape {tuple(state.shape)}; this forecaster takes (batch, {self.n_dynamic}, "
                 f"{self.grid_shape[0]}, {self.grid_shape[1]})."
             )
+        if self.takes_fast_pass(state):
+            return self.network(state, self.static)
         state = state.to(self._input_dtype(state))
         if self.n_static:
             static = self.static.to(state.dtype).expand(state.shape[0], -1, -1, -1)
             state = torch.cat([state, static], dim=1)
         return self.network(state)
+
+    def takes_fast_pass(self, state: Tensor) -> bool:
+        """Whether the network has a fast pass for `state`; see `weathermill.models.fused`."""
+        return hasattr(self.network, "takes_fast_pass") and self.network.takes_fast_pass(state.device)
 
     def advance(self, state: Tensor, output: Tensor) -> Tensor:
         """Apply the network's output to the state that it was made from; see `forward` for shapes."""

@@ -132,6 +132,11 @@ class SphereGrid:
         north, south, east = self.margins
         return self.shape[0] + north + south, self.shape[1] + east
 
+    @property
+    def half_circle(self) -> int:
+        """Longitudes in half a circle, rounded down where their number is odd."""
+        return self.shape[1] // 2
+
     def halo(self, level: int) -> Halo:
         """Halo of the grid that was pooled `level` times."""
         factor = 2**level
@@ -163,7 +168,7 @@ class SphereGrid:
         if self.zeros:
             return torch.nn.functional.pad(x, (0, east, north, south))
         if north or south:
-            half = _nearest(self.shape[1] / 2)
+            half = self.half_circle
             first = 1 if self.pole_points[0] else 0
             last = self.shape[0] - (1 if self.pole_points[1] else 0)
             above = x[..., first : first + north, :].flip(-2)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from weathermill.models import fused
 from weathermill.models.layers import ConvNormReLU, pointwise, recomputed
 from weathermill.models.registry import ModelConfig, register_network
 from weathermill.models.sphere import Halo, SphereGrid, pole_points
@@ -60,6 +63,12 @@ class UNet(nn.Module):
         self.grid = SphereGrid(grid_shape, config.depth, pole_points(latitude), config.boundary == "zeros")
         # Set by the training step: recompute each block's activations in the backward pass.
         self.checkpoint_blocks = False
+        # Set by the rollout: keep nothing but the input, in the fast pass.
+        self.checkpoint_whole = False
+        # None: the fast pass where it applies, on CUDA; or whether to take it.
+        self.fused: bool | None = None
+        # The last of the input channels are the same for every sample; see `forward_padded`.
+        self.static_channels = 0
         widths = [config.base_channels * 2**level for level in range(config.depth + 1)]
         halos = [self.grid.halo(level) for level in range(config.depth + 1)]
 
@@ -89,8 +98,27 @@ class UNet(nn.Module):
         else:
             nn.init.kaiming_normal_(self.head.weight, nonlinearity="linear")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, in_channels, latitudes, longitudes) to (batch, out_channels, latitudes, longitudes)."""
+    def blocks(self) -> Iterator[Block]:
+        """All blocks, in the order of the forward pass."""
+        yield from (*self.down, self.bottom, *self.merge)
+
+    def takes_fast_pass(self, device: torch.device) -> bool:
+        """Whether tensors on `device` go through `forward_padded`."""
+        if self.fused is None:
+            return device.type == "cuda" and fused.supports(self)
+        return self.fused and fused.supports(self)
+
+    def forward(self, x: Tensor, static: Tensor | None = None) -> Tensor:
+        """Map (batch, in_channels, latitudes, longitudes) to (batch, out_channels, latitudes, longitudes).
+
+        The last input channels may be given apart, in `static` (channels, latitudes, longitudes), where they
+        are the same for every sample.
+        """
+        if self.takes_fast_pass(x.device):
+            y = self.forward_padded(x, static)
+            return self.grid.crop(y[..., : self.out_channels].permute(0, 3, 1, 2))
+        if static is not None:
+            x = torch.cat([x, static.to(x.dtype).expand(x.shape[0], -1, -1, -1)], dim=1)
         x = self.grid.pad(x)
         skips = []
         for block in self.down:
@@ -101,6 +129,16 @@ class UNet(nn.Module):
         for up, block in zip(self.up, self.merge, strict=True):
             x = self._run(block, torch.cat([skips.pop(), up(x)], dim=1))
         return self.grid.crop(pointwise(x, self.head.weight, self.head.bias))
+
+    def forward_padded(self, x: Tensor, static: Tensor | None = None) -> Tensor:
+        """Apply the network by its fast pass, see `weathermill.models.fused.run` for the result's layout."""
+        device = x.device.type
+        dtype = self.head.weight.dtype
+        if device != "meta" and torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        static = x.new_zeros((0, *x.shape[2:])) if static is None else static
+        self.static_channels = static.shape[0]
+        return fused.run(self, x, static, dtype)
 
     def _run(self, block: Block, x: Tensor) -> Tensor:
         if self.checkpoint_blocks and self.training and torch.is_grad_enabled():

@@ -88,11 +88,11 @@ class AreaWeightedLoss(nn.Module):
             error = error * scale.to(dtype)
         weights = self.area_weights.to(dtype)
         if mask is None:
-            return (self._measure(error) * weights).mean(dim=(0, 2, 3))
+            return (self.measure(error) * weights).mean(dim=(0, 2, 3))
         mask = mask.expand_as(error)
         error = torch.where(mask, error, torch.zeros((), dtype=dtype, device=error.device))
         known = (mask * weights).sum(dim=(0, 2, 3))
-        return (self._measure(error) * weights).sum(dim=(0, 2, 3)) / known.clamp_min(torch.finfo(dtype).tiny)
+        return (self.measure(error) * weights).sum(dim=(0, 2, 3)) / known.clamp_min(torch.finfo(dtype).tiny)
 
     def total(self, per_channel: Tensor) -> Tensor:
         """Weighted mean over channels, 0-d."""
@@ -100,13 +100,20 @@ class AreaWeightedLoss(nn.Module):
             return per_channel.mean()
         return (per_channel * self.channel_weights.to(per_channel.dtype)).mean()
 
-    def _measure(self, error: Tensor) -> Tensor:
+    def measure(self, error: Tensor) -> Tensor:
+        """Error measure of each cell, without weights."""
         if self.kind == "mse":
             return error.square()
         if self.kind == "mae":
             return error.abs()
         size = error.abs()
         return torch.where(size <= self.delta, 0.5 * error.square(), self.delta * (size - 0.5 * self.delta))
+
+    def slope(self, error: Tensor) -> Tensor:
+        """Derivative of `measure`."""
+        if self.kind == "mse":
+            return 2.0 * error
+        return error.sign() if self.kind == "mae" else error.clamp(-self.delta, self.delta)
 
 
 def level_weights(levels: Sequence[float | None], surface_weight: float = 1.0) -> np.ndarray:

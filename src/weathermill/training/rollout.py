@@ -11,6 +11,7 @@ from torch import Tensor
 from weathermill.errors import ParameterError
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.layers import recomputed
+from weathermill.training.advance import advance_and_measure
 from weathermill.training.losses import AreaWeightedLoss
 
 
@@ -104,14 +105,19 @@ def rollout_loss(
     scale = forecaster.error_scale
     state = window[:, 0]
     total, per_channel = None, []
+    recompute = config.checkpoint_steps and torch.is_grad_enabled() and steps > 1
     for step, weight in enumerate(config.weights(steps)):
         idle = config.push_forward and step + 1 < steps
         with torch.set_grad_enabled(torch.is_grad_enabled() and not idle):
-            if config.checkpoint_steps and torch.is_grad_enabled() and steps > 1:
-                prognostic = recomputed(forecaster, forecaster, state)
+            target = window[:, step + 1, :n]
+            if forecaster.takes_fast_pass(state):
+                forecaster.network.checkpoint_whole = recompute
+                errors, prognostic = advance_and_measure(
+                    forecaster, loss, state, target, more=step + 1 < steps
+                )
             else:
-                prognostic = forecaster(state)
-            errors = loss.per_channel(prognostic, window[:, step + 1, :n], scale=scale)
+                prognostic = recomputed(forecaster, forecaster, state) if recompute else forecaster(state)
+                errors = loss.per_channel(prognostic, target, scale=scale)
         per_channel.append(errors.detach())
         if not idle:
             term = loss.total(errors) * (weight / steps)

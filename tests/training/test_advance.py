@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from weathermill.models.forecaster import Forecaster
+from weathermill.models.registry import ModelConfig
+from weathermill.tensors.channels import Channel, ChannelTable
+from weathermill.training import advance
+from weathermill.training.losses import KINDS, AreaWeightedLoss
+from weathermill.training.rollout import RolloutConfig, rollout_loss
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+triton_only = pytest.mark.skipif(
+    not (os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available()),
+    reason="needs CUDA, or TRITON_INTERPRET=1 and Triton",
+)
+SHAPE = (11, 16)
+
+
+def forecaster(target="tendency", prognostic=3) -> Forecaster:
+    torch.manual_seed(0)
+    channels = [Channel(f"c{i}", "c") for i in range(prognostic)]
+    channels += [Channel("sun", "sun", role="forcing"), Channel("land", "land", role="static")]
+    n = len(channels)
+    rng = np.random.default_rng(0)
+    return Forecaster(
+        ModelConfig(base_channels=8, depth=2, target=target),
+        ChannelTable(channels),
+        np.linspace(90, -90, SHAPE[0]),
+        np.arange(SHAPE[1]) * 22.5,
+        mean=np.zeros(n),
+        std=rng.uniform(1, 3, n),
+        tendency_std=rng.uniform(0.2, 1, n),
+        static=rng.normal(size=(1, *SHAPE)),
+    )
+
+
+def window(steps, prognostic=3):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, steps + 1, prognostic + 1, *SHAPE, dtype=torch.float64, generator=generator)
+
+
+def make_loss(kind="mse", per_cell=False) -> AreaWeightedLoss:
+    areas = np.linspace(1, 2, SHAPE[0])
+    areas = np.repeat(areas[:, None], SHAPE[1], 1) * np.linspace(1, 3, SHAPE[1]) if per_cell else areas
+    return AreaWeightedLoss(kind, areas, [1, 2, 3], delta=0.7)
+
+
+@pytest.mark.parametrize("target", ["tendency", "state"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "rollout", [RolloutConfig(), RolloutConfig(checkpoint_steps=True), RolloutConfig(push_forward=True)]
+)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_fast_pass_of_a_rollout_is_the_plain_one(target, kind, rollout, steps):
+    results = []
+    for fast in (False, True):
+        model = forecaster(target).double()
+        model.network.fused = fast
+        x = window(steps)
+        assert model.takes_fast_pass(x) == fast
+        terms = rollout_loss(model, make_loss(kind), x, rollout)
+        terms.total.backward()
+        named = {"total": terms.total.detach(), "per_channel": terms.per_channel}
+        named |= {k: p.grad for k, p in model.named_parameters()} | dict(model.named_buffers())
+        results.append(named)
+    for name, value in results[0].items():
+        torch.testing.assert_close(
+            results[1][name], value, rtol=1e-8, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@triton_only
+@pytest.mark.parametrize("target", ["tendency", "state"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize("per_cell", [False, True])
+def test_triton_measures_and_differentiates(target, kind, more, per_cell):
+    triton = advance._triton()
+    model, loss = forecaster(target), make_loss(kind, per_cell)
+    x = window(2).float()
+    state, truth = x[:, 1], x[:, 2, :3]
+    output = torch.randn(2, 12, 16, 8, generator=torch.Generator().manual_seed(3))
+    error, advanced = advance._error(output, state, truth, model)
+    expected = (loss.measure(error) * loss.area_weights).mean(dim=(0, 2, 3))
+    dper = torch.tensor([0.3, -1.0, 2.0])
+    dnext = torch.randn(2, 3, *SHAPE, generator=torch.Generator().manual_seed(4)) if more else None
+    doutput, dstate = torch.empty(2, 12, 16, 8), torch.empty(2, 4, *SHAPE)
+    advance._backward(output, state, truth, model, loss, dper, dnext, doutput, dstate)
+
+    model, loss = model.to(DEVICE), loss.to(DEVICE)
+    output, state, truth, dper = (t.to(DEVICE) for t in (output, state, truth, dper))
+    dnext = None if dnext is None else dnext.to(DEVICE)
+    per_channel = torch.full((3,), torch.nan, device=DEVICE)
+    prognostic = torch.full((2, 3, *SHAPE), torch.nan, device=DEVICE) if more else None
+    triton.measure(output, state, truth, model, loss, per_channel, prognostic)
+    torch.testing.assert_close(per_channel.cpu(), expected, rtol=1e-5, atol=1e-6)
+    if more:
+        torch.testing.assert_close(prognostic.cpu(), advanced, rtol=1e-5, atol=1e-5)
+    got, got_state = torch.full_like(output, torch.nan), torch.full((2, 4, *SHAPE), torch.nan, device=DEVICE)
+    triton.measure_backward(output, state, truth, model, loss, dper, dnext, got, got_state)
+    torch.testing.assert_close(got.cpu(), doutput, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got_state.cpu(), dstate, rtol=1e-5, atol=1e-5)

@@ -93,7 +93,10 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 
 @contextlib.contextmanager
 def determinism(on: bool) -> Iterator[None]:
-    """Inside, torch takes only algorithms that give the same bits every time (and warns where it has none)."""
+    """Inside, torch takes only algorithms that give the same bits every time, and warns where it has none.
+
+    For CUDA: the CPU's kernels in use here do so anyway, and asking for them imports the whole compiler.
+    """
     if not on:
         yield
         return
@@ -164,7 +167,7 @@ def train(
     """
     device = choose_device(device)
     callback = _callback(progress)
-    with determinism(config.deterministic), deferred_signals() as signalled:
+    with determinism(config.deterministic and device.type == "cuda"), deferred_signals() as signalled:
         trainer = Trainer(store, model_config, config, checkpoints, tracker, device)
         try:
             trainer.start(resume)

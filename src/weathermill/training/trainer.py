@@ -118,6 +118,8 @@ class Trainer:
 
     def start(self, resume: bool) -> None:
         """Take over the newest intact checkpoint, or prepare for a fresh training."""
+        # A crash may have come after metrics were sent and before the first checkpoint.
+        self.log = MetricLog(self.tracker, resumed=resume)
         if self.checkpoints is None:
             return
         found = self.checkpoints.latest() if resume else None
@@ -127,6 +129,9 @@ class Trainer:
                     "There is no checkpoint in %s yet: training starts anew.", self.checkpoints.folder
                 )
             self.checkpoints.set_aside()
+            # A first checkpoint before the first step: it tells an unwritable folder before any work, and lets a
+            # training that is killed early go on in the same run of the tracker.
+            self._save(None, must=True)
             return
         checkpoint, state = found
         for change in check_identity(state["identity"], self.identity):
@@ -134,7 +139,6 @@ class Trainer:
         self.checkpoints.discard_after(checkpoint)
         self._load(state)
         self.resumed_at = self.global_step
-        self.log = MetricLog(self.tracker, resumed=True)
         logger.info(
             "Resuming from %s: epoch %d, batch %d, step %d of %d.",
             checkpoint.path.name,

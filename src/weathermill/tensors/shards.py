@@ -48,10 +48,10 @@ def encode(values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def decode(stored: np.ndarray, dtype: str) -> np.ndarray:
-    """Widen stored values to float32, exactly."""
+    """Widen stored values to float32, exactly; always a new array."""
     if dtype == "bfloat16":
         return (np.asarray(stored, dtype=np.uint32) << 16).view(np.float32)
-    return np.asarray(stored, dtype=np.float32)
+    return np.array(stored, dtype=np.float32)
 
 
 def as_tensor(stored: np.ndarray, dtype: str) -> torch.Tensor:

@@ -305,7 +305,7 @@ class TensorStore:
 
         The scaling is done in float64, as a channel's mean may exceed its std many times over.
         """
-        values = np.array(self.decoded(start, stop))
+        values = self.decoded(start, stop)
         for c in self.channels.dynamic:
             values[:, c] = values[:, c].astype(np.float64) * self.std[c] + self.mean[c]
         return values

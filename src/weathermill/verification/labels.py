@@ -109,7 +109,9 @@ def number(value: float) -> str:
     """Format to three or four significant digits, without needless exponents."""
     if not np.isfinite(value):
         return "NaN"
-    if value == 0 or 0.01 <= abs(value) < 1e5:
-        digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e6:
+        digits = next((d for d, least in enumerate((1000, 100, 1, 0.01)) if abs(value) >= least), 4)
         return f"{value:.{digits}f}"
     return f"{value:.2e}"

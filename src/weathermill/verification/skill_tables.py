@@ -1,0 +1,153 @@
+"""Skill as tables and sentences, for reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from weathermill.verification import times as clock
+from weathermill.verification.labels import (
+    channel_units,
+    display_units,
+    long_name,
+    number,
+    region_label,
+    short_name,
+)
+from weathermill.verification.metrics import headline_channels, headline_leads, rmse_ratio
+from weathermill.verification.scores import CLIMATOLOGY, FORECAST, PERSISTENCE
+from weathermill.verification.summary import SUMMARY_LEADS
+
+_SHORT = {PERSISTENCE: "pers.", CLIMATOLOGY: "clim."}
+
+
+def table_leads(scores: xr.Dataset) -> list[float]:
+    """Choose the lead times of a table: 6, 24, 72 and 120 h as far as they exist, else up to four others."""
+    present = [float(lead) for lead in scores["lead_time"].to_numpy()]
+    shown = [lead for lead in SUMMARY_LEADS if lead in present]
+    return shown if len(shown) >= 2 else headline_leads(present)[:4]
+
+
+def headline_table(
+    scores: xr.Dataset, intervals: xr.Dataset | None = None, *, region: str = "global"
+) -> dict[str, Any]:
+    """Lay out the scores of the headline channels, a row per channel and lead time.
+
+    Returns
+    -------
+    dict
+        ``title``, ``columns`` and ``groups``: ``label`` (the channel with units) and ``rows`` of cells with ``text``,
+        ``interval`` and ``kind`` ("better", "worse" or "").
+    """
+    leads, references = table_leads(scores), _references(scores)
+    ratios = {name: rmse_ratio(scores, name).sel(region=region) for name in references}
+    has_anomalies = bool(np.isfinite(scores["acc"].sel(source=FORECAST)).any())
+    columns = ["Lead", "RMSE", *(f"/ {name}" for name in references), "Bias"]
+    columns += ["ACC", "Activity"] if has_anomalies else []
+    groups = []
+    for channel in headline_channels(scores["channel"].to_numpy().tolist()):
+        here = scores.sel(source=FORECAST, channel=channel, region=region)
+        magnitude = float(np.abs(scores["rmse"].sel(channel=channel)).max())
+        factor, units = display_units(channel_units(scores, channel), magnitude)
+        rows = []
+        for lead in leads:
+            at, bounds = here.sel(lead_time=lead), None
+            if intervals is not None:
+                bounds = intervals.sel(source=FORECAST, channel=channel, region=region, lead_time=lead)
+            cells = [
+                _cell(f"{lead:g} h"),
+                _cell(number(factor * float(at["rmse"])), _interval(bounds, "rmse", factor)),
+                *(
+                    _ratio_cell(float(ratios[name].sel(channel=channel, lead_time=lead)))
+                    for name in references
+                ),
+                _cell(number(factor * float(at["bias"])), _interval(bounds, "bias", factor)),
+            ]
+            if has_anomalies:
+                cells.append(_cell(f"{float(at['acc']):.3f}", _interval(bounds, "acc", 1.0)))
+                cells.append(_cell(f"{float(at['activity']):.2f}"))
+            rows.append(cells)
+        label = long_name(channel)
+        if units not in ("", "1"):
+            label += f" ({units})".replace(" ", "\u00a0").replace("\u00a0(", " (")
+        groups.append({"label": label, "rows": rows})
+    title = region_label(region)
+    return {"title": title[:1].upper() + title[1:], "columns": columns, "groups": groups}
+
+
+def ratio_table(scores: xr.Dataset, *, region: str = "global") -> dict[str, Any]:
+    """Lay out the RMSE ratios to the baselines of all channels."""
+    leads, references = table_leads(scores), _references(scores)
+    ratios = {name: rmse_ratio(scores, name).sel(region=region) for name in references}
+    rows = []
+    for channel in scores["channel"].to_numpy().tolist():
+        cells = [
+            _ratio_cell(float(ratios[name].sel(channel=channel, lead_time=lead)))
+            for name in references
+            for lead in leads
+        ]
+        rows.append({"label": short_name(channel), "cells": cells})
+    return {
+        "columns": [f"{lead:g} h / {_SHORT[name]}" for name in references for lead in leads],
+        "rows": rows,
+    }
+
+
+def skill_tiles(scores: xr.Dataset, *, region: str = "global") -> list[dict[str, str]]:
+    """Pick the numbers that a card shows first."""
+    tiles = []
+    leads = table_leads(scores)
+    for name in _references(scores):
+        mean = rmse_ratio(scores, name).sel(region=region).mean("channel", skipna=True)
+        for lead in dict.fromkeys((leads[0], leads[-1])):
+            value = float(mean.sel(lead_time=lead))
+            tiles.append(
+                {"value": f"{value:.2f}", "label": f"RMSE / RMSE of {name} at {lead:g} h, mean over channels"}
+            )
+    return tiles
+
+
+def skill_statement(scores: xr.Dataset, intervals: xr.Dataset | None = None) -> str:
+    """Say in a few sentences from what the scores were made and how to read the tables."""
+    text = "Root mean square error, weighted by area, of autoregressive forecasts"
+    if "init_time" in scores.sizes:
+        inits = np.sort(clock.as_times(scores["init_time"].to_numpy()))
+        first, last = (clock.time_key(time)[:16].replace("T", " ") for time in (inits[0], inits[-1]))
+        text += f" from {len(inits)} initial times between {first} and {last} UTC"
+    text += ". "
+    if _references(scores):
+        text += f"Ratios compare it with that of {' and '.join(_references(scores))}; below 1 the forecast is better. "
+    how = scores.attrs.get("climatology")
+    if how and CLIMATOLOGY in scores["source"]:
+        text += f"Climatology, from the training period alone: {how}. "
+    if intervals is not None:
+        level = 100 * float(intervals.attrs.get("level", 0.95))
+        text += f"In brackets: {level:g} % intervals ({intervals.attrs.get('method', 'bootstrap over initial times')})."
+    return text.strip()
+
+
+def _references(scores: xr.Dataset) -> list[str]:
+    return [name for name in (PERSISTENCE, CLIMATOLOGY) if name in scores["source"]]
+
+
+def _cell(text: str, interval: str = "", kind: str = "") -> dict[str, str]:
+    return {"text": text, "interval": interval, "kind": kind}
+
+
+def _ratio_cell(ratio: float) -> dict[str, str]:
+    if not np.isfinite(ratio):
+        return _cell("-")
+    return _cell(f"{ratio:.2f}", kind="better" if ratio < 0.995 else "worse" if ratio >= 1.005 else "")
+
+
+def _interval(bounds: xr.Dataset | None, name: str, factor: float) -> str:
+    if bounds is None or f"{name}_lower" not in bounds:
+        return ""
+    lower, upper = factor * float(bounds[f"{name}_lower"]), factor * float(bounds[f"{name}_upper"])
+    if not (np.isfinite(lower) and np.isfinite(upper)):
+        return ""
+    if name == "acc":
+        return f"[{lower:.3f}, {upper:.3f}]"
+    return f"[{number(lower)}, {number(upper)}]"

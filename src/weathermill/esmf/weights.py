@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from weathermill.esmf import bilinear, conservative, geometry, nearest
+from weathermill.esmf import bilinear, conservative, geometry, nearest, patch
 from weathermill.esmf.constants import ExtrapMethod, NormType, PoleMethod, RegridMethod
 from weathermill.esmf.grid import Grid
 from weathermill.esmf.provider import PROVIDER
@@ -138,7 +138,10 @@ def _interpolating(source, target, options, source_mask, target_mask):
             usable,
             source.grid.num_peri_dims == 1,
         )
-    row, col, weight = bilinear.element_weights(owner, corner_weights, mesh)
+    if options.regrid_method == RegridMethod.PATCH:
+        row, col, weight = patch.patch_weights(owner, corner_weights, mesh, usable)
+    else:
+        row, col, weight = bilinear.element_weights(owner, corner_weights, mesh)
     return bilinear.spread_poles(row, col, weight, mesh, source_mask)
 
 

@@ -205,6 +205,12 @@ def _choose_levels(names, offers, levels, findings) -> list[float]:
 
 
 def _piece(offer, source, name, start, stop, levels, overrides, findings) -> Piece:
+    if source.undecoded is not None:
+        raise CoordinateError(
+            f"the times of {name} cannot be decoded: {source.undecoded}",
+            where=offer.label,
+            remedy="Give the time units of the form `hours since 1900-01-01`.",
+        )
     if source.times.size == 0:
         raise CoordinateError(
             f"{name} has no time",

@@ -123,6 +123,15 @@ def find_coordinate(dataset: xr.Dataset, axis: str) -> str | None:
     return min(ranked)[2] if ranked else None
 
 
+def undecoded_time(dataset: xr.Dataset) -> str | None:
+    """Return what a numeric time coordinate says of its units, where there is one, or None."""
+    for name in dataset.coords:
+        variable = dataset.variables[name]
+        if str(name).lower() in _NAMES[TIME] and np.issubdtype(variable.dtype, np.number):
+            return f"{name} with the units {variable.attrs.get('units', 'none')!r}"
+    return None
+
+
 def _is_pressure_unit(units: str) -> bool:
     if not units:
         return False
@@ -266,7 +275,8 @@ def standardise(
             renames[str(variable.dims[0])] = axis
         coordinates[axis] = variable
     dropped = [str(name) for name in dataset.coords]
-    dataset = dataset.drop_vars(dropped).rename_dims(
+    dataset = dataset.drop_vars(dropped)
+    dataset = dataset.rename_dims(
         {old: new for old, new in renames.items() if old != new and old in dataset.dims}
     )
     for axis, variable in coordinates.items():

@@ -88,14 +88,16 @@ def longitude_corners(longitude: np.ndarray) -> np.ndarray:
 def is_global_longitude(longitude: np.ndarray) -> bool:
     """Return whether longitudes go round the whole circle, without a duplicated column.
 
-    They do when the gap across the seam is positive and no wider than 1.5 times the widest step inside.
+    They do when the gap across the seam is positive and no wider than 1.5 times the widest step inside, while no
+    step is wider than three times the median one.
     """
     longitude = np.asarray(longitude, dtype=np.float64)
     if longitude.ndim != 1 or longitude.size < 3:
         return False
     steps = np.abs(np.diff(longitude))
     gap = 360.0 - np.abs(longitude[-1] - longitude[0])
-    return bool(1e-6 * steps.max() < gap <= 1.5 * steps.max())
+    widest = steps.max()
+    return bool(1e-6 * widest < gap <= 1.5 * widest and widest <= 3.0 * np.median(steps))
 
 
 def cyclic_duplicates(longitude: np.ndarray) -> np.ndarray:

@@ -186,8 +186,8 @@ def finish_block(
     # Scaling in the file's own precision first: int16 unpacks to float64, and is rounded only once.
     working = np.array(block, dtype=np.float64 if block.dtype.kind in "iub" else None, order="C")
     if working.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            bad = np.abs(working) >= min(UNDECLARED_FILL, float(np.finfo(working.dtype).max))
+        size = np.abs(working)
+        bad = (size >= UNDECLARED_FILL) & (size < np.inf) if working.dtype.itemsize > 2 else size != size
         if bad.any():
             working[bad] = np.nan
     if scale != 1.0:

@@ -142,6 +142,7 @@ def offers_of(
 def _offer(name: str, array: xr.DataArray, dataset: xr.Dataset, source: str, rank: int) -> Offer:
     time_chunk = _native_time_chunk(array)
     problem = ""
+    levels: np.ndarray | None = None
     model_dim = model_level_dimension(dataset, tuple(str(d) for d in array.dims if d != LEVEL))
     for dim in [str(d) for d in array.dims]:
         if dim in (TIME, LEVEL, LATITUDE, LONGITUDE, EXPVER):
@@ -150,13 +151,13 @@ def _offer(name: str, array: xr.DataArray, dataset: xr.Dataset, source: str, ran
             array = array.isel({dim: 0}, drop=True)
         elif dim == model_dim:
             problem = f"it is on {array.sizes[dim]} model levels ({dim}), not on pressure levels"
+            levels = np.array([])
         elif dim.lower() in _ENSEMBLE:
             problem = f"it has {array.sizes[dim]} ensemble members ({dim}); select one of them first"
         else:
             problem = (
                 f"it has the dimension {dim!r} of length {array.sizes[dim]} beside time, level and place"
             )
-    levels: np.ndarray | None = None
     if LEVEL in array.dims:
         if LEVEL in dataset.coords:
             levels = dataset[LEVEL].values

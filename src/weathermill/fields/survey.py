@@ -11,7 +11,7 @@ import xarray as xr
 from weathermill.errors import CoordinateError, MissingLevelError, MissingVariableError
 from weathermill.fields.assembly import holds_level
 from weathermill.fields.conversion import EQUIVALENTS
-from weathermill.fields.coordinates import TIME, standardise
+from weathermill.fields.coordinates import TIME, standardise, undecoded_time
 from weathermill.fields.findings import Finding
 from weathermill.fields.layout import HorizontalOrder, horizontal_order
 from weathermill.fields.recognition import Offer, describe_offers, offers_of
@@ -31,6 +31,7 @@ class Source:
         self.order: HorizontalOrder = horizontal_order(self.dataset, name, findings)
         self.offers: list[Offer] = offers_of(self.dataset, name, rank, findings)
         self.times = self._times(dataset)
+        self.undecoded = None if self.times.size else undecoded_time(dataset)
 
     def _times(self, raw: xr.Dataset) -> np.ndarray:
         if TIME not in self.dataset.coords:

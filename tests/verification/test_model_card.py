@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from weathermill.errors import UnwritableOutputError
+from weathermill.verification.labels import number
 from weathermill.verification.model_card import (
     CardFigure,
     limits_from_scores,
@@ -88,9 +89,9 @@ def test_the_card_is_whole_and_needs_no_network(scored):
     assert "7 742 849" in text
     assert "periods: train" in text
     assert "resumed no" in text
-    here = scores["rmse"].sel(source="forecast", channel="2m_temperature", region="global", lead_time=72)
-    lower = float(intervals["rmse_lower"].sel(here.coords.to_dataset().coords).item())
-    assert f"{float(here):.3f} [{lower:.3f}," in text
+    where = {"source": "forecast", "channel": "2m_temperature", "region": "global", "lead_time": 72}
+    rmse, lower = float(scores["rmse"].sel(where)), float(intervals["rmse_lower"].sel(where))
+    assert f"{number(rmse)} [{number(lower)}," in text
     assert "95 % intervals" in text
     assert "verified from 24 initial times only" in text
     assert "Tropics" in text

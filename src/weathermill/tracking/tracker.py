@@ -56,6 +56,14 @@ class MLflowTracker:
         if len(self._waiting) >= BATCH or time.monotonic() - self._last > EVERY_SECONDS:
             self.flush()
 
+    def last_step(self, key: str) -> int | None:
+        """Give the largest step recorded under a metric, so that a resumed training repeats none; None if none."""
+        try:
+            return max((m.step for m in self._client.get_metric_history(self.run_id, key)), default=None)
+        except Exception as error:
+            logger.warning("MLflow did not say what it has of %s: %s", key, error)
+            return None
+
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters; values that MLflow refuses to change are left as they were."""
         for key, value in params.items():

@@ -1,0 +1,48 @@
+"""A resumed training continues its MLflow run without gaps or doubles."""
+
+from __future__ import annotations
+
+import mlflow
+import pytest
+
+from weathermill.tracking import runs
+from weathermill.tracking.settings import TrackingSettings
+from weathermill.tracking.tracker import MLflowTracker
+from weathermill.training.tracker import MetricLog
+
+
+@pytest.fixture
+def run_id(tmp_path):
+    before = mlflow.get_tracking_uri()
+    experiment = runs.connect(TrackingSettings(tracking_uri="sqlite:///runs.db"), tmp_path)
+    yield runs.start(experiment, name="train", tags={}).info.run_id
+    while mlflow.active_run():
+        mlflow.end_run()
+    mlflow.set_tracking_uri(before)
+
+
+def test_a_resumed_log_sends_each_step_once(run_id):
+    rows = [(step, {"train/loss": 1.0 / step, "validation/loss": 2.0 / step}) for step in range(1, 11)]
+    first = MetricLog(MLflowTracker(run_id))
+    first.extend(rows[:6])
+    first.flush()
+    assert MLflowTracker(run_id).last_step("train/loss") == 6
+    assert MLflowTracker(run_id).last_step("nothing") is None
+
+    resumed = MetricLog(MLflowTracker(run_id), resumed=True)
+    resumed.extend(rows[3:])
+    resumed.flush()
+    for key in ("train/loss", "validation/loss"):
+        history = mlflow.MlflowClient().get_metric_history(run_id, key)
+        assert [(m.step, m.value) for m in history] == [(step, metrics[key]) for step, metrics in rows]
+
+
+def test_a_server_that_does_not_answer_is_only_a_warning(run_id, monkeypatch, caplog):
+    tracker = MLflowTracker(run_id)
+
+    def down(*_):
+        raise ConnectionError("server down")
+
+    monkeypatch.setattr(tracker._client, "get_metric_history", down)
+    assert tracker.last_step("train/loss") is None
+    assert "server down" in caplog.text

@@ -40,8 +40,32 @@ def cli() -> None:
     """Commands of this project that Kedro finds here."""
 
 
+@_plainly
+def _run(dry_run: bool, **options: Any) -> Any:
+    if dry_run:
+        return _tell_plan(options)
+    options["runner"] = options["runner"] or "weathermill.incremental.runner.IncrementalRunner"
+    return kedro_run.callback(**options)
+
+
+def _tell_plan(options: dict[str, Any]) -> None:
+    from kedro.framework.session import KedroSession  # noqa: PLC0415
+
+    from weathermill.incremental.status import describe_plan  # noqa: PLC0415
+
+    names = list(options["pipelines"]) or ([options["pipeline"]] if options["pipeline"] else [])
+    with KedroSession.create(env=options["env"], runtime_params=options["params"]) as session:
+        click.echo(describe_plan(session.load_context(), names))
+
+
 run = click.Command(
-    "run", callback=_plainly(kedro_run.callback), params=kedro_run.params, help=kedro_run.help
+    "run",
+    callback=_run,
+    params=[
+        *kedro_run.params,
+        click.Option(["--dry-run"], is_flag=True, help="Only say what would run, and why; what stands, and since when."),
+    ],
+    help="Run pipelines; nodes whose inputs, parameters and code are unchanged are skipped.",
 )
 cli.add_command(run)
 
@@ -53,3 +77,25 @@ def main() -> None:
 
     Pipelines are run with `kedro run`; the commands here are for all else.
     """
+
+
+@main.command()
+@click.option("--env", "-e", default=None, help="The environment (conf/<env>).")
+@click.option("--pipelines", "-p", default="", help="Pipelines, with commas between; all by default.")
+@_plainly
+def status(env: str | None, pipelines: str) -> None:
+    """Show every output of the pipelines: its state, fingerprint, size, age and MLflow run."""
+    from pathlib import Path  # noqa: PLC0415
+
+    from kedro.framework.session import KedroSession  # noqa: PLC0415
+    from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
+    from kedro.utils import find_kedro_project  # noqa: PLC0415
+
+    from weathermill.incremental.status import status_table  # noqa: PLC0415
+
+    project = find_kedro_project(Path.cwd())
+    if project is None:
+        raise click.ClickException("this is no folder of a Kedro project")
+    bootstrap_project(project)
+    with KedroSession.create(project, env=env) as session:
+        click.echo(status_table(session.load_context(), [name for name in pipelines.split(",") if name]))

@@ -31,7 +31,8 @@ class _Parameters(BaseModel):
 class IngestParameters(_Parameters):
     """What to take from the sources.
 
-    ``levels`` are pressures in hPa; ``start`` and ``stop`` bound time half open, [start, stop), in ISO 8601.
+    ``levels`` are pressures in hPa; ``start`` and ``stop`` bound time half open, [start, stop), in ISO 8601;
+    ``units`` gives the units of variables whose file does not say them, or says them wrongly.
     """
 
     variables: list[str] = Field(min_length=0)
@@ -40,6 +41,7 @@ class IngestParameters(_Parameters):
     static_variables: list[str] = []
     start: IsoTime | None = None
     stop: IsoTime | None = None
+    units: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _something(self) -> IngestParameters:
@@ -49,14 +51,16 @@ class IngestParameters(_Parameters):
 
 
 class RegridParameters(_Parameters):
-    """The target grid (a name of ``weathermill.fields.grids``, or a mapping; null keeps the grid) and the method."""
+    """The target grid (a name of ``weathermill.fields.grids``, or a mapping; null keeps the grid) and the method.
+
+    ``vectors`` regrids wind components through three-dimensional tangent vectors.
+    """
 
     target: str | dict[str, Any] | None = None
     method: Literal[
         "bilinear", "conservative", "conservative_normed", "nearest_s2d", "nearest_d2s", "patch"
     ] = "conservative"
     vectors: bool = False
-    time_block: int | None = Field(None, ge=1)
 
 
 class PeriodParameters(_Parameters):
@@ -100,6 +104,8 @@ class ModelParameters(_Parameters):
     boundary: Literal["sphere", "zeros"] = "sphere"
     norm: Literal["batch", "group", "none"] = "batch"
     target: Literal["tendency", "state"] = "tendency"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    zero_head: bool = False
 
 
 class StepParameters(_Parameters):
@@ -112,7 +118,16 @@ class StepParameters(_Parameters):
     clip_norm: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1)
     ema_decay: float | None = Field(None, gt=0, lt=1)
-    checkpointing: bool | Literal["auto"] = False
+    checkpointing: bool = False
+
+
+class RolloutParameters(_Parameters):
+    """How the steps of a window make one loss: see ``weathermill.training.rollout``."""
+
+    step_weights: list[float] | None = None
+    push_forward: bool = False
+    checkpoint_steps: bool = False
+    noise_std: float = Field(0.0, ge=0)
 
 
 class TrainParameters(_Parameters):
@@ -125,12 +140,16 @@ class TrainParameters(_Parameters):
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     loss: Literal["mse", "mae", "huber"] = "mse"
-    rollout: list[int] = Field(default=[1], min_length=1)
+    rollout: list[Annotated[int, Field(ge=1)]] = Field(default=[1], min_length=1)
+    rollout_loss: RolloutParameters = RolloutParameters()
+    validation_rollout: int | None = Field(None, ge=1)
     step: StepParameters = StepParameters()
     feed: Literal["auto", "device", "pinned", "mapped"] = "auto"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     checkpoint_every_steps: int | None = Field(None, ge=1)
+    checkpoint_every_minutes: float | None = Field(10.0, gt=0)
     keep_checkpoints: int = Field(3, ge=1)
+    patience: int | None = Field(None, ge=1)
     deterministic: bool = False
     resume: bool = False
 
@@ -157,9 +176,14 @@ class ForecastParameters(_Parameters):
 
 
 class Parameters(_Parameters):
-    """All parameters of the project."""
+    """All parameters of the project.
+
+    ``seed`` is what every random stream is derived from. ``force`` runs stages although their outputs stand: true for
+    all, or the names of pipelines or nodes.
+    """
 
     seed: int = Field(0, ge=0)
+    force: bool | str | list[str] = False
     ingest: IngestParameters
     regrid: RegridParameters = RegridParameters()
     splits: SplitParameters = SplitParameters()

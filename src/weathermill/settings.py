@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 
+from weathermill.incremental.runner import RecordHook
 from weathermill.hooks import DaskHook, MLflowHook, ParametersHook
 
 # Neither Kedro's telemetry plugin nor MLflow's may report anything unless the user says so.
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
 # The last hook here runs first.
-HOOKS = (MLflowHook(), DaskHook(), ParametersHook())
+HOOKS = (RecordHook(), MLflowHook(), DaskHook(), ParametersHook())
 
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 

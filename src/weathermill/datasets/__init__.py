@@ -3,7 +3,7 @@
 from weathermill.datasets.checkpoints import CheckpointsDataset
 from weathermill.datasets.forecaster import ForecasterDataset
 from weathermill.datasets.netcdf import NetCDFDataset
-from weathermill.datasets.raw_fields import RawFields, RawFieldsDataset
+from weathermill.datasets.raw_fields import RawFieldsDataset
 from weathermill.datasets.regrid_weights import RegridWeightsDataset
 from weathermill.datasets.tensor_store import TensorContent, TensorStoreDataset
 from weathermill.datasets.zarr_fields import ZarrArrayDataset, ZarrFieldsDataset
@@ -12,7 +12,6 @@ __all__ = [
     "CheckpointsDataset",
     "ForecasterDataset",
     "NetCDFDataset",
-    "RawFields",
     "RawFieldsDataset",
     "RegridWeightsDataset",
     "TensorContent",

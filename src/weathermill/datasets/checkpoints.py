@@ -12,6 +12,9 @@ class CheckpointsDataset(LocalDataset):
     ``load_args`` are the keyword arguments of ``CheckpointManager``.
     """
 
+    #: What training left behind decides nothing about what training would give.
+    has_fingerprint = False
+
     def load(self) -> CheckpointManager:
         """Make the manager; the folder is made with it, so that an unwritable one is told before training."""
         with writable(self._filepath):

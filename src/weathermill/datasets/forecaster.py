@@ -35,5 +35,5 @@ class ForecasterDataset(LocalDataset):
     def input_example(self) -> np.ndarray:
         """One state (1, channel, latitude, longitude) in physical units: the training mean everywhere."""
         forecaster = self.load()
-        mean = forecaster.mean.detach().cpu().numpy()[: forecaster.n_dynamic].astype(np.float32)
+        mean = forecaster.mean[: forecaster.n_dynamic].astype(np.float32)
         return np.broadcast_to(mean[None, :, None, None], (1, mean.size, *forecaster.grid_shape)).copy()

@@ -15,6 +15,11 @@ class RegridWeightsDataset(LocalDataset):
     With ``load_args: {missing_ok: true}`` a missing or damaged file loads as None, so that weights can be made anew.
     """
 
+    @property
+    def has_fingerprint(self) -> bool:
+        """Weights that may be missing are only looked at, to be reused."""
+        return not self._load_args.get("missing_ok", False)
+
     def load(self) -> RegridWeights | None:
         """Read the weights."""
         missing_ok = self._load_args.get("missing_ok", False)

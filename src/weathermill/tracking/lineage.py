@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import mlflow
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
@@ -27,6 +29,9 @@ def log_input(run_id: str, *, name: str, source: str, digest: str, context: str)
     context
         What the run did with it, such as "read" or "made".
     """
-    dataset = MetaDataset(source=resolve_dataset_source(source), name=name, digest=digest[:36])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
+        resolved = resolve_dataset_source(source)
+    dataset = MetaDataset(source=resolved, name=name, digest=digest[:36])
     entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag(MLFLOW_DATASET_CONTEXT, context)])
     mlflow.MlflowClient().log_inputs(run_id, [entry])

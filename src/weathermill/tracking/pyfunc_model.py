@@ -10,7 +10,7 @@ from typing import Any
 import mlflow
 import numpy as np
 
-from weathermill.devices import choose_device
+from weathermill.training.engine import choose_device
 from weathermill.models.forecaster import Forecaster
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from weathermill.devices import choose_device
+from weathermill.training.engine import choose_device
 from weathermill.models.forecaster import Forecaster
 from weathermill.parameters import EvaluateParameters
 from weathermill.pipelines.evaluate.forecasting import (
@@ -40,7 +40,7 @@ def evaluate_forecasts(
         initial_step=parameters.initial_step,
         batch_size=parameters.batch_size,
     )
-    scores.attrs["simulated"] = str(tensors.manifest["provenance"].get("simulated", ""))
+    scores.attrs["simulated"] = int(bool(tensors.manifest["provenance"].get("simulated")))
     return scores, example_forecast(tensors, model, steps=steps)
 
 

@@ -8,12 +8,12 @@ import math
 import numpy as np
 import xarray as xr
 
-from weathermill.datasets import RawFields
-from weathermill.devices import choose_device
+from weathermill.training.engine import choose_device
 from weathermill.errors import MissingDataError
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.flatten import from_channels, to_channels
 from weathermill.fields.grids import build_grid, grid_hash, grid_of
+from weathermill.fields.opening import OpenedSources
 from weathermill.fields.regridding import apply_weights, make_weights
 from weathermill.models.forecaster import Forecaster
 from weathermill.parameters import ForecastParameters, RegridParameters
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_initial_state(
-    raw: RawFields, model: Forecaster, regrid: RegridParameters, parameters: ForecastParameters
+    raw: OpenedSources, model: Forecaster, regrid: RegridParameters, parameters: ForecastParameters
 ) -> xr.DataArray:
     """Take one state from any source that can be ingested, on the grid and in the channels of the network.
 

@@ -6,13 +6,13 @@ import json
 
 import xarray as xr
 
-from weathermill.datasets import RawFields
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.inspection import InspectionReport, inspect
+from weathermill.fields.opening import OpenedSources
 from weathermill.parameters import IngestParameters
 
 
-def _canonical(raw: RawFields, parameters: IngestParameters) -> xr.Dataset:
+def _canonical(raw: OpenedSources, parameters: IngestParameters) -> xr.Dataset:
     return canonicalise(
         raw.datasets,
         variables=parameters.variables,
@@ -21,11 +21,12 @@ def _canonical(raw: RawFields, parameters: IngestParameters) -> xr.Dataset:
         levels=parameters.levels,
         start=parameters.start,
         stop=parameters.stop,
+        units=parameters.units,
         source_names=raw.names,
     )
 
 
-def inspect_sources(raw: RawFields, parameters: IngestParameters) -> InspectionReport:
+def inspect_sources(raw: OpenedSources, parameters: IngestParameters) -> InspectionReport:
     """Look for what is wrong with what would be ingested."""
     return inspect(_canonical(raw, parameters), source_names=raw.names)
 
@@ -35,9 +36,9 @@ def render_inspection(findings: InspectionReport) -> str:
     return findings.to_html()
 
 
-def ingest_fields(raw: RawFields, findings: InspectionReport, parameters: IngestParameters) -> xr.Dataset:
+def ingest_fields(raw: OpenedSources, findings: InspectionReport, parameters: IngestParameters) -> xr.Dataset:
     """Bring the sources into canonical form, lazily; refuse if the inspection found errors."""
     findings.raise_for_errors()
     fields = _canonical(raw, parameters)
-    fields.attrs["sources"] = json.dumps(raw.sources)
+    fields.attrs["sources"] = json.dumps([source.to_dict() for source in raw.descriptions])
     return fields

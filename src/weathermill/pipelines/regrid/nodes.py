@@ -38,11 +38,13 @@ def make_regrid_weights(
     return make_weights(source, target, method)
 
 
-def regrid_fields(fields: xr.Dataset, weights: RegridWeights, target: xr.Dataset) -> xr.Dataset:
+def regrid_fields(
+    fields: xr.Dataset, weights: RegridWeights, target: xr.Dataset, parameters: RegridParameters
+) -> xr.Dataset:
     """Apply the weights, lazily; fields that are on the target grid already stay as they are."""
     if grid_hash(grid_of(fields)) == grid_hash(target):
         return fields
-    return apply_weights(fields, weights, target)
+    return apply_weights(fields, weights, target, vectors=parameters.vectors)
 
 
 def report_regridding(fields: xr.Dataset, regridded: xr.Dataset, weights: RegridWeights) -> dict:

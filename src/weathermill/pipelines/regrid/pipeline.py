@@ -25,7 +25,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 regrid_fields,
-                ["fields", "regrid_weights", "target_grid"],
+                ["fields", "regrid_weights", "target_grid", "params:regrid"],
                 "regridded",
                 name="regrid",
                 tags=["dask"],

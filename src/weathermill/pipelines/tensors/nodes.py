@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,6 +18,12 @@ from weathermill.parameters import IngestParameters, SplitParameters, TensorsPar
 from weathermill.pipelines.normalise.nodes import channels_of
 from weathermill.pipelines.splitting import period_runs, time_seconds, time_step_seconds
 from weathermill.tensors.channels import ChannelTable
+
+
+def is_simulated(attributes: Mapping[str, Any]) -> bool:
+    """Whether a source says of itself that a model simulated it, rather than observations or an analysis."""
+    text = " ".join(str(attributes.get(name, "")) for name in ("title", "source", "comment", "history"))
+    return "simulat" in text.lower()
 
 
 def lay_out_tensors(
@@ -33,7 +41,7 @@ def lay_out_tensors(
     runs = period_runs(times, calendar, step, splits)
     provenance = {
         "sources": json.loads(regridded.attrs.get("sources", "[]")),
-        "simulated": regridded.attrs.get("simulated", ""),
+        "simulated": is_simulated(regridded.attrs),
         "title": regridded.attrs.get("title", ""),
         "regridding": regridded.attrs.get("regridding", ""),
     }

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from weathermill.models.registry import ModelConfig
 from weathermill.parameters import ModelParameters, TrainParameters
-from weathermill.training.engine import TrainConfig
+from weathermill.training.config import TrainConfig
+from weathermill.training.rollout import RolloutConfig
+from weathermill.training.schedule import ScheduleConfig
 from weathermill.training.step import StepConfig
 
 
 def model_config(parameters: ModelParameters) -> ModelConfig:
     """Make the network's configuration."""
     return ModelConfig.from_dict(parameters.model_dump())
+
+
+def train_config(parameters: TrainParameters, seed: int) -> TrainConfig:
+    """Make the training's configuration."""
+    values = parameters.model_dump(exclude={"device", "resume", "keep_checkpoints", "warmup_fraction"})
+    values["schedule"] = ScheduleConfig(parameters.schedule, warmup_fraction=parameters.warmup_fraction)
+    values["rollout_loss"] = RolloutConfig(**values["rollout_loss"])
+    values["step"] = StepConfig(**values["step"], deterministic=parameters.deterministic)
+    return TrainConfig(seed=seed, **values)

@@ -1,0 +1,212 @@
+"""Which nodes of a pipeline must run, and why; which stand, and since when."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from pydantic import BaseModel
+
+from weathermill.incremental.code import code_digest
+from weathermill.incremental.records import Record, read_record
+
+#: Parameters that say how to go about the work, not what comes out.
+WITHOUT_EFFECT = {"train": {"resume", "feed", "device", "keep_checkpoints", "checkpoint_every_steps"}}
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """What is to become of one node.
+
+    Parameters
+    ----------
+    node
+        The node.
+    runs
+        Whether it must run.
+    reason
+        Why it must, or why it need not.
+    fingerprints
+        What the fingerprint of each output will be, or is.
+    parts
+        The fingerprints of what they are made of: each input, and the code.
+    records
+        The records of those outputs that stand.
+    """
+
+    node: Node
+    runs: bool
+    reason: str
+    fingerprints: Mapping[str, str]
+    parts: Mapping[str, str]
+    records: Mapping[str, Record] = field(default_factory=dict)
+
+
+def output_path(dataset: Any) -> Path | None:
+    """Where a dataset keeps its data on the local disk, or None."""
+    path = getattr(dataset, "path", None) or getattr(dataset, "_filepath", None)
+    if path is None or getattr(dataset, "_protocol", "file") not in ("file", "", None):
+        return None
+    return Path(path) if isinstance(path, str | PurePath) else None
+
+
+def make_plan(
+    pipeline: Pipeline,
+    catalog: DataCatalog,
+    parameters: Mapping[str, Any],
+    *,
+    force: Collection[str] | bool = False,
+    node_digest: Callable[[Node], str] | None = None,
+) -> list[NodePlan]:
+    """Plan a run.
+
+    A node stands if all its outputs on disk carry the fingerprint that they would get now: a hash of the node, its
+    code, its parameters and the fingerprints of its inputs. A node whose outputs live in memory only runs when a
+    node that runs needs them.
+
+    Parameters
+    ----------
+    pipeline
+        What was asked for.
+    catalog
+        The catalog.
+    parameters
+        Typed parameters by top-level name.
+    force
+        True, or names of nodes, that run in any case; what lies downstream of them runs too.
+    node_digest
+        The digest of a node's code; `code_digest` of its function when not given.
+
+    Returns
+    -------
+    list of NodePlan
+        In the order of the pipeline.
+    """
+    node_digest = node_digest or (lambda node: code_digest(node.func))
+    known: dict[str, str] = {}
+    plans: dict[str, NodePlan] = {}
+    moved: set[str] = set()
+    for node in pipeline.nodes:
+        parts = {name: _input_fingerprint(name, known, catalog, parameters) for name in node.inputs}
+        parts["code"] = node_digest(node)
+        known |= {name: _digest([node.name, name, sorted(parts.items())]) for name in node.outputs}
+        on_disk = {name: path for name in node.outputs if (path := _path(name, catalog))}
+        records = {name: read_record(path) for name, path in on_disk.items()}
+        forced = force is True or (not isinstance(force, bool) and node.name in force)
+        upstream = [name for name in node.inputs if name in moved]
+        reason = "forced" if forced else _reason_to_run(on_disk, records, known, parts, upstream)
+        if reason or (upstream and not on_disk):
+            moved |= set(node.outputs)
+        plans[node.name] = NodePlan(
+            node,
+            runs=bool(reason),
+            reason=reason or _reason_to_stand(records),
+            fingerprints={name: known[name] for name in node.outputs},
+            parts=parts,
+            records={name: record for name, record in records.items() if record},
+        )
+    needed = _with_suppliers(pipeline, catalog, {plan.node.name for plan in plans.values() if plan.runs})
+    return [
+        replace(plan, runs=True, reason="what it makes is kept in memory only and is needed")
+        if plan.node.name in needed and not plan.runs
+        else plan
+        for plan in plans.values()
+    ]
+
+
+def _reason_to_run(
+    on_disk: Mapping[str, Path],
+    records: Mapping[str, Record | None],
+    expected: Mapping[str, str],
+    parts: Mapping[str, str],
+    upstream: list[str],
+) -> str:
+    for name, path in on_disk.items():
+        record = records[name]
+        if not path.exists():
+            return f"{name} does not exist"
+        if record is None:
+            return f"{name} has no record that fits it"
+        if record.fingerprint != expected[name]:
+            changed = sorted(key for key in {*parts, *record.parts} if parts.get(key) != record.parts.get(key))
+            return "changed: " + ", ".join("its code" if key == "code" else key for key in changed)
+    return f"{upstream[0]} is made anew" if upstream and on_disk else ""
+
+
+def _reason_to_stand(records: Mapping[str, Record | None]) -> str:
+    made = [record for record in records.values() if record]
+    if not made:
+        return "what it makes is kept in memory only and is not needed"
+    return f"unchanged, made {max(made, key=lambda record: record.made).age} ago"
+
+
+def _with_suppliers(pipeline: Pipeline, catalog: DataCatalog, running: set[str]) -> set[str]:
+    """Add the nodes whose outputs, in memory only, are inputs of nodes that run."""
+    makers = {name: node for node in pipeline.nodes for name in node.outputs}
+    needed, waiting = set(running), [node for node in pipeline.nodes if node.name in running]
+    while waiting:
+        for name in waiting.pop().inputs:
+            maker = makers.get(name)
+            if maker is not None and maker.name not in needed and _path(name, catalog) is None:
+                needed.add(maker.name)
+                waiting.append(maker)
+    return needed
+
+
+def _path(name: str, catalog: DataCatalog) -> Path | None:
+    if name not in catalog:
+        return None
+    dataset = catalog.get(name)
+    return None if isinstance(dataset, MemoryDataset) else output_path(dataset)
+
+
+def _input_fingerprint(
+    name: str, known: dict[str, str], catalog: DataCatalog, parameters: Mapping[str, Any]
+) -> str:
+    if name in known:
+        return known[name]
+    if name.startswith("params:"):
+        return _digest(_effective(name.removeprefix("params:"), parameters))
+    if name == "parameters":
+        return _digest({key: _effective(key, parameters) for key in parameters})
+    known[name] = _free_input(name, catalog)
+    return known[name]
+
+
+def _free_input(name: str, catalog: DataCatalog) -> str:
+    dataset = catalog.get(name) if name in catalog else None
+    if not getattr(dataset, "has_fingerprint", True):
+        return ""
+    if hasattr(dataset, "fingerprint"):
+        return dataset.fingerprint()
+    path = output_path(dataset)
+    if path is None or not path.exists():
+        return ""
+    record = read_record(path)
+    if record is not None:
+        return record.fingerprint
+    status = path.stat()
+    return _digest([status.st_size, status.st_mtime_ns])
+
+
+def _effective(name: str, parameters: Mapping[str, Any]) -> Any:
+    head, *rest = name.split(".")
+    value = parameters.get(head)
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        value = {key: item for key, item in value.items() if key not in WITHOUT_EFFECT.get(head, ())}
+    for part in rest:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

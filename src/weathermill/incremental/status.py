@@ -1,0 +1,52 @@
+"""What stands and what is to do, as text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from kedro.framework.context import KedroContext
+from kedro.framework.project import pipelines
+from kedro.pipeline import Pipeline
+from rich.console import Console
+from rich.table import Table
+
+from weathermill.incremental.plan import NodePlan
+from weathermill.incremental.runner import plan_for
+
+
+def _plan(context: KedroContext, names: Sequence[str]) -> list[NodePlan]:
+    combined = Pipeline([])
+    for name in names or ["__default__"]:
+        combined += pipelines[name]
+    for name in combined.datasets():
+        context.catalog.get(name, fallback_to_runtime_pattern=True)
+    return plan_for(combined, context.catalog)
+
+
+def describe_plan(context: KedroContext, names: Sequence[str]) -> str:
+    """Say, a line each, which nodes would run and why, and which stand."""
+    lines = [
+        f"{'run ' if plan.runs else 'skip'}  {plan.node.name}: {plan.reason}"
+        for plan in _plan(context, names)
+        if plan.runs or plan.records
+    ]
+    return "\n".join(lines)
+
+
+def status_table(context: KedroContext, names: Sequence[str]) -> str:
+    """Show every output on disk: node, state, fingerprint, size, age and MLflow run."""
+    table = Table("node", "output", "state", "fingerprint", "size", "age", "MLflow run")
+    for plan in _plan(context, names):
+        for name, fingerprint in plan.fingerprints.items():
+            record = plan.records.get(name)
+            if record is None:
+                if plan.runs and "memory only" not in plan.reason:
+                    table.add_row(plan.node.name, name, "to be made", fingerprint[:12], "", "", "")
+                continue
+            state = "stands" if not plan.runs else f"out of date ({plan.reason})"
+            size = f"{record.size / 2**20:.1f} MiB"
+            table.add_row(plan.node.name, name, state, record.fingerprint[:12], size, record.age, record.run_id[:8])
+    console = Console(file=io.StringIO(), width=160)
+    console.print(table)
+    return console.file.getvalue()

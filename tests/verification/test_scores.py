@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weathermill.errors import EmptySelectionError, VerificationError
+from weathermill.verification.baselines import climatology
 from weathermill.verification.regions import Region
 from weathermill.verification.scores import ScoreAccumulator, to_frame
 
@@ -311,3 +312,25 @@ def test_what_does_not_fit_is_refused(grid, change, message):
         accumulator.update(fields, **kwargs)
     with pytest.raises(VerificationError, match="no forecast"):
         accumulator.result()
+
+
+def test_a_climatology_object_does_what_its_fields_do_and_tells_how_it_was_made(grid):
+    latitude, longitude, weights = grid
+    rng = np.random.default_rng(7)
+    states = rng.normal(size=(200, 1, 19, 24)).astype(np.float32)
+    times = INIT + 6 * np.arange(200) * np.timedelta64(1, "h")
+    made = climatology(states, times, [(0, 120)])
+    starts = np.arange(130, 160)
+    truth = np.stack([states[starts + int(lead / 6)] for lead in LEADS], axis=1)
+    forecast = truth + rng.normal(size=truth.shape).astype(np.float32)
+    fields = np.stack([made.at(times[starts + int(lead / 6)]) for lead in LEADS], axis=1)
+    by_object = accumulate(grid, forecast, truth, made, inits=times[starts])
+    by_fields = accumulate(grid, forecast, truth, fields, inits=times[starts])
+    assert by_object.attrs["climatology"] == made.attrs["climatology"]
+    xr.testing.assert_equal(by_object, by_fields)
+    alone = ScoreAccumulator(["x"], LEADS, weights, latitude=latitude, longitude=longitude)
+    alone.update({}, truth, made, times[starts])
+    xr.testing.assert_equal(
+        alone.result(by_init=False)["rmse"].sel(source="climatology"),
+        by_fields["rmse"].sel(source="climatology"),
+    )

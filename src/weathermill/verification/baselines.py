@@ -6,7 +6,7 @@ channels, where memory is short), and evaluated at any valid time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ DESCRIPTIONS = {
 _MIN_COVERED_DAYS, _MAX_HOLE_DAYS = 330.0, 60.0
 #: Fewer states than this at an hour of day make its mean noisier than the diurnal cycle it resolves.
 _MIN_STATES_PER_HOUR = 10
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,11 @@ class Climatology:
         else:
             harmonics = (self.coefficients.shape[1] - 1) // 2
             basis = annual_basis(clock.year_fraction(times), harmonics).astype(np.float32)
+            terms = self.coefficients.reshape(*self.coefficients.shape[:2], -1)
+            flat = result.reshape(len(times), -1)
             for position, hour in enumerate(clock.hour_of_day(times)):
-                result[position] = 0.0
-                for share, bin_index in _hour_shares(self.bins, hour):
-                    for term in range(self.coefficients.shape[1]):
-                        result[position] += (
-                            np.float32(share) * basis[position, term] * self.coefficients[bin_index, term]
-                        )
+                shares = _hour_shares(self.bins, hour)
+                flat[position] = sum(np.float32(share) * (basis[position] @ terms[b]) for share, b in shares)
         return result
 
     def to_dataset(self, channels: Sequence[str], latitude: np.ndarray, longitude: np.ndarray) -> xr.Dataset:
@@ -145,9 +144,10 @@ def climatology(
         Where ``read`` gives normalised states, the channels' means and standard deviations, with which the
         climatology is put into physical units.
     memory_limit
-        Bytes for float64 accumulators. What does not fit is done in blocks of channels, one stream for each.
+        Bytes for sums and buffers. What does not fit is done in blocks of channels, one stream for each. (The
+        result, in float32, comes on top.)
     progress
-        Wraps the loop over states, such as ``tqdm``.
+        Wraps the loop over batches of states, such as ``tqdm``.
 
     Returns
     -------
@@ -193,7 +193,7 @@ def climatology(
 
     first = np.asarray(reader(int(indices[0])))
     coefficients = np.empty((len(bins), basis.shape[1], *first.shape), dtype=np.float32)
-    bytes_per_channel = (len(bins) * (basis.shape[1] + 2)) * first[0].size * 8
+    bytes_per_channel = (2 * basis.shape[1] * 8 + 2 * _BATCH * 4) * first[0].size
     block = max(1, min(len(first), int(memory_limit // max(1, bytes_per_channel))))
     for start in range(0, len(first), block):
         channels = slice(start, min(start + block, len(first)))
@@ -225,43 +225,51 @@ def annual_basis(fractions: np.ndarray, harmonics: int) -> np.ndarray:
 
 
 def _fit(reader, indices, bin_of, n_bins, basis, channels, first, progress) -> np.ndarray:
-    """Least squares of a block of channels, by streaming normal equations per bin."""
+    """Fit a block of channels by least squares, bin after bin, so that only one bin's sums are in memory."""
     shape = first[channels].shape
     n_terms = basis.shape[1]
-    moments = np.zeros((n_bins, n_terms, *shape))
-    # The spread of the annual terms is small against a mean like 5e4 m2 s-2: sums of departures from one
-    # state lose nothing to cancellation.
-    origin = np.nan_to_num(np.asarray(first[channels], dtype=np.float64))
-    grams = np.zeros((n_bins, n_terms, n_terms))
-    missing: dict[tuple[int, int], np.ndarray] | None = None
-    for position in progress(range(len(indices))):
-        state = np.asarray(reader(int(indices[position]))[channels], dtype=np.float64) - origin
-        bin_index, terms = bin_of[position], basis[position]
-        absent = np.isnan(state)
+    # The annual cycle is small against a mean like 5e4 m2 s-2: departures from one state lose little in
+    # float32.
+    origin = np.nan_to_num(np.asarray(first[channels], dtype=np.float32)).reshape(1, -1)
+    solution = np.empty((n_bins, n_terms, *shape), dtype=np.float32)
+    of_bin = [np.flatnonzero(bin_of == bin_index) for bin_index in range(n_bins)]
+    batches = [
+        (bin_index, members[start : start + _BATCH], start + _BATCH >= len(members))
+        for bin_index, members in enumerate(of_bin)
+        for start in range(0, len(members), _BATCH)
+    ]
+    sums = missing = gram = None
+    for bin_index, members, last in progress(batches):
+        if sums is None:
+            sums = np.zeros((n_terms, origin.size))
+            gram, missing = np.zeros((n_terms, n_terms)), 0
+        states = np.stack(
+            [np.asarray(reader(int(indices[m]))[channels], np.float32).ravel() for m in members]
+        )
+        states -= origin
+        absent = np.isnan(states)
         if absent.any():
             if n_terms > 1:
                 raise MissingDataError(
-                    f"the state at index {int(indices[position])} has missing values, with which annual"
-                    " harmonics cannot be fitted",
+                    "the training period has missing values, with which annual harmonics cannot be fitted",
+                    where=f"one of the states {', '.join(str(int(indices[m])) for m in members)}",
                     remedy="Choose kind 'hourly', 'weekly' or 'mean' for data with gaps.",
                 )
-            missing = {} if missing is None else missing
-            missing.setdefault(bin_index, np.zeros(shape, dtype=np.int64))
-            missing[bin_index] += absent
-            state[absent] = 0.0
-        for term in range(n_terms):
-            moments[bin_index, term] += terms[term] * state
-        grams[bin_index] += np.outer(terms, terms)
-    solution = np.empty((n_bins, n_terms, *shape))
-    for bin_index in range(n_bins):
-        if n_terms == 1:
-            count = grams[bin_index, 0, 0] - (0 if missing is None else missing.get(bin_index, 0))
-            with np.errstate(invalid="ignore", divide="ignore"):
-                solution[bin_index] = np.where(count > 0, moments[bin_index] / count, np.nan)
-        else:
-            flat = moments[bin_index].reshape(n_terms, -1)
-            solution[bin_index] = np.linalg.solve(grams[bin_index], flat).reshape(n_terms, *shape)
-    solution[:, 0] += origin
+            missing = missing + absent.sum(axis=0)
+            states[absent] = 0.0
+        # Single precision within a batch, double between batches.
+        sums += basis[members].T.astype(np.float32) @ states
+        gram += basis[members].T @ basis[members]
+        if last:
+            if n_terms == 1:
+                count = gram[0, 0] - missing
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    sums[0] = np.where(count > 0, sums[0] / count, np.nan)
+            else:
+                sums = np.linalg.solve(gram, sums)
+            sums[0] += origin[0]
+            solution[bin_index] = sums.reshape(n_terms, *shape)
+            sums = None
     return solution
 
 
@@ -301,7 +309,7 @@ def _span_days(times: np.ndarray) -> float:
     )
 
 
-def _hour_shares(hours: np.ndarray, hour: float) -> Mapping[float, int] | list[tuple[float, int]]:
+def _hour_shares(hours: np.ndarray, hour: float) -> list[tuple[float, int]]:
     """Linear interpolation weights between neighbouring hours of a cyclic day: [(share, bin), ...]."""
     after = int(np.searchsorted(hours, hour))
     if after < len(hours) and hours[after] == hour:

@@ -108,7 +108,7 @@ def region_label(region: str) -> str:
 def number(value: float) -> str:
     """Format to three or four significant digits, without needless exponents."""
     if not np.isfinite(value):
-        return "NaN"
+        return "NaN" if np.isnan(value) else f"{value}"
     if value == 0:
         return "0"
     if 1e-3 <= abs(value) < 1e6:

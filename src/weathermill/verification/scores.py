@@ -55,6 +55,7 @@ LONG_NAMES = {
     "n_init": "number of initial times with data",
     "valid_fraction": "share of the region's area with data",
 }
+_CACHE_BYTES = 256 * 2**20
 _PER_INIT = ("mse", "mae", "bias", "acc", "acc_uncentred", "variance_f", "variance_o", "valid_fraction")
 
 
@@ -119,6 +120,8 @@ class ScoreAccumulator:
         self._runs = self._membership = self._weights = self._region_area = None
         self._rows: dict[str, dict[str, np.ndarray]] = {}
         self._init_times: dict[str, Any] = {}
+        self._recent: dict[str, np.ndarray] = {}
+        self._recent_of: Climatology | None = None
 
     def update(
         self,
@@ -136,7 +139,7 @@ class ScoreAccumulator:
         ----------
         forecast
             (init, lead, channel, latitude, longitude), physical units; or a mapping of several such arrays by
-            source name ("forecast", "regression", ...).
+            source name ("forecast", "regression", ...), empty where baselines alone are scored.
         truth
             As the forecast.
         climatology
@@ -181,18 +184,17 @@ class ScoreAccumulator:
             if reference is not None:
                 fields[PERSISTENCE] = np.broadcast_to(reference, shape[1:])
             observed = _contiguous(truth[position], kind)
+            has_anomalies = anomalies is not None
+            sums = None
             for name, array in fields.items():
                 sums = self._sums(_contiguous(array, kind), observed, anomalies, reference)
-                self._store(
-                    init_time, slots, name, _per_init_scores(sums, self._region_area, anomalies is not None)
-                )
-            if anomalies is not None:
-                self._store(
-                    init_time,
-                    slots,
-                    CLIMATOLOGY,
-                    _per_init_scores(_of_climatology(sums), self._region_area, True),
-                )
+                values = _per_init_scores(sums, self._region_area, has_anomalies)
+                self._store(init_time, slots, name, values)
+            if has_anomalies:
+                if sums is None:
+                    sums = self._sums(observed, observed, anomalies, reference)
+                values = _per_init_scores(_of_climatology(sums), self._region_area, True)
+                self._store(init_time, slots, CLIMATOLOGY, values)
 
     def merge(self, other: ScoreAccumulator) -> ScoreAccumulator:
         """Take over the initial times of another accumulator of the same layout (of another process, say).
@@ -322,11 +324,23 @@ class ScoreAccumulator:
         if isinstance(climatology, Climatology):
             fields = np.empty(shape, dtype=kind)
             for slot, lead in enumerate(leads):
-                fields[slot] = climatology.at(clock.add_hours(init_time, lead))[0]
+                fields[slot] = self._climatology_at(climatology, clock.add_hours(init_time, lead)[0])
             return fields
         if np.shape(climatology)[1:] != shape or len(climatology) <= position:
             raise VerificationError(f"climatology has shape {np.shape(climatology)}, not (init, {shape})")
         return _contiguous(climatology[position], kind)
+
+    def _climatology_at(self, climatology: Climatology, valid_time: Any) -> np.ndarray:
+        """Evaluate the climatology, or take it from the last evaluations: forecasts overlap in valid time."""
+        if climatology is not self._recent_of:
+            self._recent_of, self._recent = climatology, {}
+        key = clock.time_key(valid_time)
+        if key not in self._recent:
+            field = climatology.at(valid_time)[0]
+            while self._recent and (len(self._recent) + 1) * field.nbytes > _CACHE_BYTES:
+                self._recent.pop(next(iter(self._recent)))
+            self._recent[key] = field
+        return self._recent[key]
 
     def _sums(self, forecast, truth, climatology, reference) -> np.ndarray:
         n_leads, n_channels = truth.shape[:2]

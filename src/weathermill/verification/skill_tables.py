@@ -38,8 +38,8 @@ def headline_table(
     Returns
     -------
     dict
-        ``title``, ``columns`` and ``groups``: ``label`` (the channel with units) and ``rows`` of cells with ``text``,
-        ``interval`` and ``kind`` ("better", "worse" or "").
+        ``title``, ``columns`` and ``groups``: ``label`` (the channel with units) and ``rows`` of cells with
+        ``text``, ``interval`` and ``kind`` ("better", "worse" or "").
     """
     leads, references = table_leads(scores), _references(scores)
     ratios = {name: rmse_ratio(scores, name).sel(region=region) for name in references}

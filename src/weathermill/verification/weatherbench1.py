@@ -1,0 +1,168 @@
+"""The baseline rows of the WeatherBench 1 table, by its own conventions.
+
+Rasp et al. (2020, doi:10.1029/2020MS002203): 5.625 degrees (32 x 64), years 1979 to 2016 for climatologies,
+hourly states of 2017 and 2018 for verification, weights cos(latitude) over their mean, RMSE as the root of
+the mean over all times and places (so its code; the formula in the paper prints the mean of roots), ISO
+weeks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from weathermill.errors import SplitError
+from weathermill.verification import times as clock
+from weathermill.verification.baselines import MEAN, WEEKLY, climatology
+from weathermill.verification.regions import GLOBAL
+from weathermill.verification.scores import ScoreAccumulator
+
+#: RMSE at 3 and 5 days, as published.
+PUBLISHED = {
+    ("persistence", "geopotential_500"): (936.0, 1033.0),
+    ("persistence", "temperature_850"): (4.23, 4.56),
+    ("climatology", "geopotential_500"): (1075.0, 1075.0),
+    ("climatology", "temperature_850"): (5.51, 5.51),
+    ("weekly climatology", "geopotential_500"): (816.0, 816.0),
+    ("weekly climatology", "temperature_850"): (3.50, 3.50),
+}
+LEADS_HOURS = (72.0, 120.0)
+
+
+def cosine_weights(latitude: np.ndarray) -> np.ndarray:
+    """Return cos(latitude) over its mean, the weights of WeatherBench 1."""
+    weights = np.cos(np.deg2rad(np.asarray(latitude, dtype=np.float64)))
+    return weights / weights.mean()
+
+
+def baseline_table(
+    read: Callable[[int], np.ndarray] | np.ndarray,
+    times: Any,
+    channels: Sequence[str],
+    latitude: np.ndarray,
+    *,
+    training_runs: Iterable[tuple[int, int]],
+    test_runs: Iterable[tuple[int, int]],
+    leads_hours: Sequence[float] = LEADS_HOURS,
+    every: int = 1,
+    batch: int = 64,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> pd.DataFrame:
+    """Score persistence, climatology and weekly climatology as the published table does.
+
+    Parameters
+    ----------
+    read
+        ``read(i)`` returns the state at ``times[i]``, (channel, latitude, longitude), physical units; or an
+        array.
+    times
+        Times of all states, evenly spaced within runs.
+    channels
+        Names of the channels.
+    latitude
+        Degrees.
+    training_runs, test_runs
+        ``(start, stop)`` index ranges without gaps. Climatologies are made from the first, and persistence
+        starts and verifies inside the second; climatologies are scored on every state of it, as published.
+    leads_hours
+        Lead times in hours.
+    every
+        Start from every n-th state only (1 as published: every hour).
+    batch
+        Initial times at once.
+    progress
+        Wraps the loop over batches, such as ``tqdm``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``baseline``, ``channel``, ``lead_time_h``, ``rmse``, ``rmse_mean_of_roots``, ``published``
+        (NaN where there is no such row) and ``n`` (number of states verified).
+
+    Raises
+    ------
+    SplitError
+        If no test run is longer than the longest lead time.
+    """
+    times = clock.as_times(times)
+    reader = read if callable(read) else read.__getitem__
+    training_runs, test_runs = list(training_runs), list(test_runs)
+    weights = cosine_weights(latitude)
+    overall = climatology(reader, times, training_runs, kind=MEAN)
+    weekly = climatology(reader, times, training_runs, kind=WEEKLY)
+
+    states = ScoreAccumulator(channels, [0], weights, regions=[GLOBAL])
+    verified = np.concatenate([np.arange(start, stop, every) for start, stop in test_runs])
+    for rows in progress(_batches(verified, batch)):
+        truth = _stack(reader, rows)[:, None]
+        valid = times[rows]
+        fields = {"climatology": overall.at(valid)[:, None], "weekly climatology": weekly.at(valid)[:, None]}
+        states.update(fields, truth, None, valid)
+    records = _records(
+        states.result(by_init=False), channels, [float(lead) for lead in leads_hours], fixed=True
+    )
+
+    for lead in leads_hours:
+        pairs = [_pairs(times, start, stop, float(lead), every) for start, stop in test_runs]
+        initial = np.concatenate([pair[0] for pair in pairs])
+        later = np.concatenate([pair[1] for pair in pairs])
+        if initial.size == 0:
+            raise SplitError(f"no part of the test period is longer than the lead time of {lead:g} h")
+        accumulator = ScoreAccumulator(channels, [lead], weights, regions=[GLOBAL])
+        for chunk in progress(_batches(np.arange(initial.size), batch)):
+            truth = _stack(reader, later[chunk])[:, None]
+            accumulator.update(
+                {}, truth, None, times[initial[chunk]], persistence=_stack(reader, initial[chunk])
+            )
+        records += _records(accumulator.result(by_init=False), channels, [float(lead)])
+    frame = pd.DataFrame.from_records(records)
+    return frame.sort_values(["channel", "baseline", "lead_time_h"], ignore_index=True)
+
+
+def _pairs(
+    times: np.ndarray, start: int, stop: int, lead: float, every: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of initial and verifying states inside a run."""
+    index = np.arange(start, stop)
+    wanted = clock.add_hours(times[start:stop:every], lead)
+    later = index[0] + np.searchsorted(times[start:stop], wanted) if index.size else index
+    initial = index[::every]
+    inside = later < stop
+    initial, later, wanted = initial[inside], later[inside], wanted[inside]
+    exact = np.array([times[i] == time for i, time in zip(later, wanted, strict=True)], dtype=bool)
+    return initial[exact], later[exact]
+
+
+def _records(scores, channels, leads, fixed: bool = False) -> list[dict[str, Any]]:
+    records = []
+    for baseline in scores["source"].to_numpy().tolist():
+        for channel in channels:
+            for lead in leads:
+                here = scores.sel(
+                    source=baseline, channel=channel, region="global", lead_time=0 if fixed else lead
+                )
+                published = PUBLISHED.get((baseline, channel), (np.nan,) * len(LEADS_HOURS))
+                at = dict(zip(LEADS_HOURS, published, strict=True))
+                records.append(
+                    {
+                        "baseline": baseline,
+                        "channel": channel,
+                        "lead_time_h": lead,
+                        "rmse": float(here["rmse"]),
+                        "rmse_mean_of_roots": float(here["rmse_mean_of_roots"]),
+                        "published": at.get(lead, np.nan),
+                        "n": int(here["n_init"]),
+                    }
+                )
+    return records
+
+
+def _batches(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def _stack(reader: Callable[[int], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    return np.stack([np.asarray(reader(int(row))) for row in rows])

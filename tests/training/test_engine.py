@@ -347,3 +347,52 @@ def test_training_on_cuda_agrees_with_the_cpu(store):
     cuda, cpu = run(store, device="cuda", step=step), run(store, device="cpu")
     for a, b in zip(cuda.history, cpu.history, strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=2e-3)
+
+
+def test_spikes_are_skipped_and_resuming_skips_the_same(tmp_path, make_store, caplog):
+    store = make_store(tmp_path / "s", dtype="float32", n_times=60)
+    values = np.memmap(store.path / "shards/00002.safetensors", np.float32, "r+", 4096, (7, 2, 8, 16))
+    values[3] *= 1e3
+    values.flush()
+    options = {"epochs": 4, "watch_every_steps": 5, "checkpoint_every_steps": 7}
+    with caplog.at_level(logging.WARNING):
+        guarded = run(store, tmp_path / "a", RecordingTracker(tmp_path / "ra"), skip_spikes=20.0, **options)
+    assert "was skipped: its gradient norm" in caplog.text
+    done = [0]
+    with pytest.raises(TrainingInterruptedError):
+        run(
+            store,
+            tmp_path / "b",
+            RecordingTracker(tmp_path / "rb"),
+            skip_spikes=20.0,
+            progress=lambda step, *_: done.__setitem__(0, step),
+            stop_requested=lambda: done[0] == 33,
+            **options,
+        )
+    resumed = run(
+        store, tmp_path / "b", RecordingTracker(tmp_path / "rb"), skip_spikes=20.0, resume=True, **options
+    )
+    a, b = guarded.forecaster.state_dict(), resumed.forecaster.state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_step_above_the_largest_norm_leaves_weights_and_moments_alone(store):
+    trainer = Trainer(store, MODEL, config(), None, NullTracker(), torch.device("cpu"))
+    window = next(iter(trainer.feed.epoch(0))).window.clone()
+
+    def trained():
+        state = trainer.step.state_dict()
+        names = dict(trainer.forecaster.named_parameters())
+        return {
+            k: v.clone() for k, v in state.items() if k.startswith("opt") or k.removeprefix("model.") in names
+        }
+
+    before = trained()
+    trainer.step.largest_norm.fill_(1e-6)
+    assert trainer.step(window).grad_norm > 1e-6
+    after = trained()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    trainer.step.largest_norm.fill_(float("inf"))
+    trainer.step(window)
+    assert not all(torch.equal(before[k], v) for k, v in trained().items() if k.endswith("exp_avg_sq"))
+    trainer.close()

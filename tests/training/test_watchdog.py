@@ -7,7 +7,7 @@ import torch
 from weathermill.errors import NonFiniteError
 from weathermill.tensors.channels import Channel, ChannelTable
 from weathermill.training.step import StepResult
-from weathermill.training.watchdog import MOST_SKIPS, Recorder, StepRecord, Watchdog
+from weathermill.training.watchdog import MOST_SKIPS, Recorder, SpikeGuard, StepRecord, Watchdog
 
 CHANNELS = ChannelTable(
     [Channel(f"temperature_{p}", "temperature", float(p)) for p in (300, 500, 850)]
@@ -69,3 +69,24 @@ def test_recorder_keeps_what_results_were():
         (k, k, 10 * k, [k, 3.0]) for k in range(1, 4)
     ]
     assert len(recorder) == 0
+
+
+def test_spikes_are_found_against_the_median_of_recent_steps(caplog):
+    guard = SpikeGuard(3.0, memory=30, patience=5)
+    assert guard.update() == float("inf")
+    assert guard.observe([record(k, norm=1.0 + 0.01 * k) for k in range(4)]) == 0
+    assert guard.update() == float("inf")
+    guard.observe([record(4, norm=1.04)])
+    assert guard.update() == pytest.approx(3 * 1.02)
+    assert guard.observe([record(5, norm=50.0), record(6, norm=float("inf")), record(7, norm=1.0)]) == 1
+    assert "Step 5 was skipped: its gradient norm is 50, and the limit 3.06" in caplog.text
+    again = SpikeGuard(3.0, memory=30, patience=5)
+    again.load_state_dict(guard.state_dict())
+    assert again.update() == guard.update() < 4
+    assert again.skipped == 1
+
+
+def test_without_a_factor_nothing_is_skipped():
+    guard = SpikeGuard(None)
+    assert guard.observe([record(norm=1e9)]) == 0
+    assert guard.update() == float("inf")

@@ -58,6 +58,8 @@ class TrainConfig:
         Steps that one logged point of the training loss averages; None for about 1,000 points in all.
     watch_every_steps
         Steps between two looks at losses and gradients, each of which waits for the device.
+    skip_spikes
+        Skip a step whose gradient norm exceeds this multiple of the median of recent steps; None skips none.
     patience
         Epochs without a better validation loss after which to stop; None trains to the end.
     deterministic
@@ -83,6 +85,7 @@ class TrainConfig:
     checkpoint_every_minutes: float | None = 10.0
     log_every_steps: int | None = None
     watch_every_steps: int = 50
+    skip_spikes: float | None = None
     patience: int | None = None
     deterministic: bool = False
 
@@ -107,6 +110,8 @@ class TrainConfig:
                 f"The learning rate must be positive and weight decay not negative; they are {self.learning_rate} "
                 f"and {self.weight_decay}."
             )
+        if self.skip_spikes is not None and self.skip_spikes <= 1:
+            raise ParameterError(f"skip_spikes must exceed 1, or be null; it is {self.skip_spikes}.")
         if not self.rollout or min(self.rollout) < 1:
             raise ParameterError(f"rollout needs at least one number, each at least 1; it is {self.rollout}.")
         if self.loss not in KINDS:
@@ -130,7 +135,7 @@ class TrainConfig:
 
 # What decides which numbers come out; the rest (tier, threads, how often to log) may change when resuming.
 _BINDING = ("batch_size", "seed", "loss", "channel_weights", "rollout", "rollout_loss", "consecutive")
-_COURSE = ("epochs", "learning_rate", "weight_decay", "schedule", "step")
+_COURSE = ("epochs", "learning_rate", "weight_decay", "schedule", "step", "skip_spikes", "watch_every_steps")
 
 
 def identity(store_identity: str, model: ModelConfig, config: TrainConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -39,7 +40,8 @@ class StarvationMeter:
         if optimiser is not None:
             if self.cuda:
                 # An external event is recorded anew by each replay of the graph that it was captured into.
-                self._mark = torch.cuda.Event(enable_timing=True, external=True)
+                with contextlib.suppress(TypeError):
+                    self._mark = torch.cuda.Event(enable_timing=True, external=True)
             optimiser.register_step_pre_hook(self._before_optimiser)
         self.reset()
 
@@ -56,9 +58,9 @@ class StarvationMeter:
 
     def _before_optimiser(self, *_: Any) -> None:
         self._marked = True
-        if self.cuda:
+        if self.cuda and self._mark is not None:
             self._mark.record()
-        else:
+        elif not self.cuda:
             self._mark = time.perf_counter()
 
     def _now(self) -> Any:

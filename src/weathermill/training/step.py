@@ -157,6 +157,8 @@ class TrainingStep:
         named = [(n, p) for n, p in self.forecaster.named_parameters() if p.requires_grad]
         self._names, self._parameters = [n for n, _ in named], [p for _, p in named]
         self.optimiser = make_optimiser(self._parameters, optimiser or OptimiserConfig())
+        # A larger norm leaves the weights alone, as one that is not finite does; on the device, for the graphs.
+        self.largest_norm = torch.full((), float("inf"), device=self.device)
         self.ema = [p.detach().clone() for p in self._parameters] if self.config.ema_decay else None
         scaled = self.config.precision == "fp16"
         self._scale = torch.tensor(self.config.loss_scale, device=self.device) if scaled else None
@@ -290,9 +292,10 @@ class TrainingStep:
             torch._foreach_mul_(gradients, self._scale.reciprocal())
         norm = gradient_norm(gradients)
         overflow = (~torch.isfinite(norm)).float()
+        skip = torch.maximum(overflow, (norm > self.largest_norm).float())
         if self.config.clip_norm is not None:
             clip_gradients(gradients, norm, self.config.clip_norm)
-        self.optimiser.found_inf = overflow
+        self.optimiser.found_inf = skip
         self.optimiser.step()
         if self._scale is not None:
             torch._amp_update_scale_(self._scale, self._scale_age, overflow, 2.0, 0.5, 1000)

@@ -26,7 +26,7 @@ from weathermill.training.schedule import make_schedule
 from weathermill.training.state import generator, random_state, seed_everything, set_random_state
 from weathermill.training.step import TrainingStep
 from weathermill.training.tracker import MetricLog, Tracker, run_id
-from weathermill.training.watchdog import Recorder, Watchdog
+from weathermill.training.watchdog import Recorder, SpikeGuard, Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ class Trainer:
         self.watchdog = Watchdog(
             store.channels, store.times, store.calendar, scaled=self.step.config.precision == "fp16"
         )
+        self.spikes = SpikeGuard(config.skip_spikes)
         self.meter = StarvationMeter(self.feed, self.step.optimiser, device)
         self.identity = identity(store.manifest["identity"], model_config, config)
 
@@ -164,6 +165,7 @@ class Trainer:
             "history": self.history,
             "best": {"epoch": self.best_epoch, "loss": self.best_loss},
             "skipped": self.watchdog.skipped,
+            "spikes": self.spikes.state_dict(),
         }
 
     def _load(self, state: dict[str, Any]) -> None:
@@ -177,6 +179,8 @@ class Trainer:
         self.history = state["history"]
         self.best_epoch, self.best_loss = state["best"]["epoch"], state["best"]["loss"]
         self.watchdog.skipped = state["skipped"]
+        self.spikes.load_state_dict(state["spikes"])
+        self.step.largest_norm.fill_(self.spikes.limit)
         self._saved_at = self.global_step
 
     def run(self, progress: ProgressCallback, stop: Callable[[], bool]) -> None:
@@ -199,7 +203,11 @@ class Trainer:
             self.global_step += 1
             self.batch += 1
             self.recorder.add(self.global_step, batch.starts, result)
-            if self.recorder.full or time.monotonic() - self._watched > _WATCH_SECONDS:
+            if self.global_step % self.config.watch_every_steps == 0:
+                self._watch()
+                # At these steps alone: the limit must not depend on when the clock made the watchdog look.
+                self.step.largest_norm.fill_(self.spikes.update())
+            elif time.monotonic() - self._watched > _WATCH_SECONDS:
                 self._watch()
             progress(self.global_step, self.total_steps, self._text())
             if stop():
@@ -220,6 +228,8 @@ class Trainer:
         records = self.recorder.take()
         self.meter.sample()
         self.watchdog.check(records)
+        if self.spikes.observe(records):
+            self.log.add(records[-1].step, {"train/skipped_steps": self.spikes.skipped})
         for record in records:
             self._epoch_sum += record.loss
             self._epoch_count += 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,8 @@ import torch
 from weathermill.errors import NonFiniteError
 from weathermill.tensors.channels import ChannelTable
 from weathermill.training.step import StepResult
+
+logger = logging.getLogger(__name__)
 
 # fp16 skips steps on purpose while its loss scale adapts; more in a row than this is no adaptation any more.
 MOST_SKIPS = 50
@@ -72,6 +76,58 @@ class Recorder:
         ]
         self._steps.clear()
         return records
+
+
+class SpikeGuard:
+    """Finds the gradient norm above which a step is skipped: some multiple of the median of recent steps.
+
+    Parameters
+    ----------
+    factor
+        The multiple; None skips nothing.
+    memory
+        Steps that the median is over.
+    patience
+        Steps before the first limit.
+    """
+
+    def __init__(self, factor: float | None, memory: int = 200, patience: int = 20) -> None:
+        self.factor, self.memory, self.patience = factor, memory, patience
+        self.norms: list[float] = []
+        self.limit = math.inf
+        self.skipped = 0
+
+    def observe(self, records: list[StepRecord]) -> int:
+        """Take in steps made under the present limit; gives how many of them it made be skipped."""
+        if self.factor is None:
+            return 0
+        spikes = [r for r in records if self.limit < r.grad_norm < math.inf]
+        for record in spikes:
+            logger.warning(
+                "Step %d was skipped: its gradient norm is %.3g, and the limit %.3g.",
+                record.step,
+                record.grad_norm,
+                self.limit,
+            )
+        self.norms = [*self.norms, *(r.grad_norm for r in records if math.isfinite(r.grad_norm))][
+            -self.memory :
+        ]
+        self.skipped += len(spikes)
+        return len(spikes)
+
+    def update(self) -> float:
+        """Set the limit of the next steps by those observed so far."""
+        if self.factor is not None and len(self.norms) >= self.patience:
+            self.limit = self.factor * float(np.median(self.norms))
+        return self.limit
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that later limits depend on."""
+        return {"norms": self.norms, "limit": self.limit, "skipped": self.skipped}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.norms, self.limit, self.skipped = state["norms"], state["limit"], state["skipped"]
 
 
 @dataclass

@@ -12,7 +12,8 @@ from weathermill.verification.labels import (
     units_label,
 )
 from weathermill.verification.metrics import rmse_ratio
-from weathermill.verification.summary import crossing, text_summary
+from weathermill.verification.significance import compare
+from weathermill.verification.summary import comparison_summary, crossing, text_summary
 
 
 def test_the_summary_says_what_the_scores_say(scored):
@@ -82,3 +83,16 @@ def test_units_and_numbers():
         "0.123",
         "1.23e-05",
     ]
+
+
+def test_the_summary_of_a_comparison(scored):
+    better, worse = scored(noise=0.45)[0], scored(noise=0.5, seed=1)[0]
+    comparison = compare(better, worse, n_resamples=200)
+    text = comparison_summary(comparison, names=("new", "old"))
+    at = comparison.sel(channel="2m_temperature", region="global", lead_time=72)
+    cell = f"{float(at['rmse_change']):+.1f} [{float(at['rmse_change_lower']):+.1f}, "
+    row = next(line for line in text.splitlines() if line.lstrip().startswith("T2M"))
+    assert cell in row
+    assert row.endswith("*")
+    assert "new is significantly better in 8 and worse in 0" in text
+    assert "24 initial times in common" in text

@@ -105,6 +105,11 @@ def region_label(region: str) -> str:
     return names.get(region, region.replace("_", " "))
 
 
+def counted(count: int | str, noun: str) -> str:
+    """Return a count with its noun in the right number: "1 initial time", "24 initial times"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def number(value: float) -> str:
     """Format to three or four significant digits, without needless exponents."""
     if not np.isfinite(value):

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from weathermill.errors import UnwritableOutputError
 from weathermill.verification import times as clock
-from weathermill.verification.labels import number, units_label
+from weathermill.verification.labels import counted, number, units_label
 from weathermill.verification.skill_tables import headline_table, ratio_table, skill_statement, skill_tiles
 from weathermill.verification.style import figure_data_uri
 
@@ -178,7 +178,9 @@ def limits_from_scores(
         )
     n_init = scores.sizes.get("init_time", int(scores.attrs.get("n_init_times", 0)))
     if n_init < 30:
-        limits.append(f"It was verified from {n_init} initial times only; the scores are uncertain.")
+        limits.append(
+            f"It was verified from {counted(n_init, 'initial time')} only; the scores are uncertain."
+        )
     if intervals is not None and intervals.attrs.get("few_blocks"):
         limits.append(
             "The test period holds fewer than five independent blocks at the longer lead times: intervals there are"

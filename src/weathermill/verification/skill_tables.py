@@ -115,7 +115,11 @@ def skill_statement(scores: xr.Dataset, intervals: xr.Dataset | None = None) -> 
     if "init_time" in scores.sizes:
         inits = np.sort(clock.as_times(scores["init_time"].to_numpy()))
         first, last = (clock.time_key(time)[:16].replace("T", " ") for time in (inits[0], inits[-1]))
-        text += f" from {len(inits)} initial times between {first} and {last} UTC"
+        text += (
+            f" from {len(inits)} initial times between {first} and {last} UTC"
+            if len(inits) > 1
+            else f" from {first} UTC"
+        )
     text += ". "
     if _references(scores):
         text += f"Ratios compare it with that of {' and '.join(_references(scores))}; below 1 the forecast is better. "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from weathermill.verification.labels import channel_units, number, short_name
+from weathermill.verification.labels import channel_units, counted, number, region_label, short_name
 from weathermill.verification.metrics import headline_channels, rmse_ratio
 from weathermill.verification.scores import CLIMATOLOGY, FORECAST, PERSISTENCE
 
@@ -59,7 +59,7 @@ def text_summary(
     labels = {name: _label(scores, name) for name in channels}
     label_width = max(len(label) for label in labels.values())
     ratio_width = 5 * len(references)
-    lines = [f"RMSE of forecasts from {n_init} initial times, {region}"]
+    lines = [f"RMSE of forecasts from {counted(n_init, 'initial time')}, {region_label(region)}"]
     heads = "".join(f"{f'{lead:g} h':>9}" + " " * (ratio_width + 2) for lead in shown)
     lines.append(f"  {'':<{label_width}}{heads}".rstrip())
     for channel in channels:
@@ -74,7 +74,7 @@ def text_summary(
     if references:
         marks = " / of ".join(references)
         lines.append(f"  After each RMSE: its ratio to that of {marks}; below 1 the forecast is better.")
-    lines.append(f"Mean RMSE ratio over all {scores.sizes['channel']} channels:")
+    lines.append(f"Mean RMSE ratio over {counted(scores.sizes['channel'], 'channel')}:")
     for name in references:
         means = [float(ratios[name].sel(lead_time=lead).mean("channel", skipna=True)) for lead in shown]
         text = ", ".join(f"{mean:.2f} at {lead:g} h" for mean, lead in zip(means, shown, strict=True))
@@ -89,6 +89,53 @@ def text_summary(
     if links:
         link_width = max(len(label) for label in links)
         lines += [f"{label + ':':<{link_width + 1}} {target}" for label, target in links.items()]
+    return "\n".join(lines)
+
+
+def comparison_summary(
+    comparison: xr.Dataset, *, names: tuple[str, str] = ("this run", "the other"), region: str = "global"
+) -> str:
+    """Summarise the comparison of two runs in plain text.
+
+    Parameters
+    ----------
+    comparison
+        From `weathermill.verification.significance.compare`.
+    names
+        Of the run judged and of the one it is compared with.
+    region
+        Which region.
+    """
+    here = comparison.sel(region=region)
+    leads = [lead for lead in SUMMARY_LEADS if lead in here["lead_time"]] or [float(here["lead_time"][-1])]
+    level = 100 * float(comparison.attrs.get("level", 0.95))
+    lines = [
+        f"RMSE of {names[0]} relative to {names[1]} (%), {region_label(region)},"
+        f" {counted(comparison.attrs.get('n_init_times', '?'), 'initial time')} in common",
+        f"  {level:g} % intervals; * significant at a false discovery rate of {100 - level:g} %",
+    ]
+    channels = headline_channels(here["channel"].to_numpy().tolist())
+    width = max(len(short_name(channel)) for channel in channels)
+    lines.append(f"  {'':<{width}}" + "".join(f"{f'{lead:g} h':>22}" for lead in leads))
+    for channel in channels:
+        row = f"  {short_name(channel):<{width}}"
+        for lead in leads:
+            at = here.sel(channel=channel, lead_time=lead)
+            low, high = float(at["rmse_change_lower"]), float(at["rmse_change_upper"])
+            text = f"{float(at['rmse_change']):+.1f} [{low:+.1f}, {high:+.1f}]"
+            row += f"{text:>21}{'*' if bool(at['significant']) else ' '}"
+        lines.append(row.rstrip())
+    significant = here["significant"]
+    better = int((significant & (here["rmse_change"] < 0)).sum())
+    worse = int((significant & (here["rmse_change"] > 0)).sum())
+    lines.append(
+        f"Of {significant.size} channels and lead times, {names[0]} is significantly better in {better} and worse in"
+        f" {worse}."
+    )
+    if comparison.attrs.get("few_blocks"):
+        lines.append(
+            "The period holds few independent blocks at the longer lead times: read intervals with care."
+        )
     return "\n".join(lines)
 
 

@@ -182,6 +182,7 @@ def beside_a_step(
         "host_waiting_share": summary["feed/host_waiting_share"],
         "loading_s": loading,
         "advice": meter.advice(summary),
+        "reader": getattr(feed._source, "reader", None),
         **options,
     }
     feed.close()
@@ -251,7 +252,7 @@ def main() -> None:
         for tier, options in cases:
             for rate in [None, *a.rates] if not options else [None, a.rates[-1]]:
                 row = beside_a_step(store, tier, a.batch, device, rate, a.seconds, **options)
-                note = ", ".join(f"{k}={v}" for k, v in options.items())
+                note = ", ".join([row["reader"] or "", *(f"{k}={v}" for k, v in options.items())])
                 print(
                     f"{tier:>8} {a.batch:6d} {'none' if rate is None else f'{rate:.0f}':>8} "
                     f"{row['samples_per_second']:10.0f} {row['waiting_share']:8.1%} {row['copying_share']:8.1%} "

@@ -52,6 +52,32 @@ def test_every_tier_delivers_the_same_windows(gappy, device, tier, steps, consec
                 assert (i >= 0 and i + steps < 9) or (i >= 11 and i + steps < 31)
 
 
+@pytest.mark.parametrize("reader", ["pread", "memmap"])
+def test_both_readers_deliver_the_same(gappy, reader):
+    with make_feed(gappy, "train", 2, 4, "cpu", "mapped", reader=reader, threads=2) as feed:
+        for batch in feed.epoch(0):
+            np.testing.assert_array_equal(batch.window.float().numpy(), expected(gappy, batch.starts, 2))
+    with pytest.raises(ParameterError, match="Reader 'mmap'"):
+        make_feed(gappy, "train", reader="mmap")
+
+
+def test_reader_is_chosen_by_measuring(tmp_path, make_store, monkeypatch):
+    store = make_store(tmp_path / "big", n_times=80, height=180, width=360, steps_per_shard=20)
+    read = store.read_into
+
+    def slow(*args):
+        time.sleep(0.02)
+        read(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_into", slow)
+        with make_feed(store, "train", 1, 20, "cpu", "mapped", threads=2) as feed:
+            assert feed._source.reader == "memmap"
+    monkeypatch.setattr(store, "read_range", lambda *args, out: time.sleep(0.02))
+    with make_feed(store, "train", 1, 20, "cpu", "mapped", threads=2) as feed:
+        assert feed._source.reader == "pread"
+
+
 @pytest.mark.parametrize("tier", TIERS)
 def test_bfloat16_arrives_as_such(tmp_path, make_store, tier):
     store = make_store(tmp_path / "bf", dtype="bfloat16")

@@ -17,7 +17,7 @@ import torch
 from weathermill.errors import ParameterError, ResourceError, StoreError
 from weathermill.tensors.store import TensorStore
 from weathermill.training.memory import available_device_memory, available_host_memory
-from weathermill.training.prefetch import MappedReader
+from weathermill.training.prefetch import READERS, MappedReader
 from weathermill.training.resident import DeviceTier, PinnedTier, RunIndex
 from weathermill.training.sampling import Sampling
 
@@ -70,6 +70,7 @@ class Feed:
         reason: str,
         threads: int,
         prefetch: int,
+        reader: str,
     ) -> None:
         self.store, self.split, self.sampling = store, split, sampling
         self.steps, self.device, self.tier, self.reason = steps, device, tier, reason
@@ -80,7 +81,7 @@ class Feed:
         elif tier == "pinned":
             self._source = PinnedTier(store, RunIndex(sampling.runs), device, states, threads)
         else:
-            self._source = MappedReader(store, states, device, threads, prefetch)
+            self._source = MappedReader(store, states, device, threads, prefetch, reader)
 
     def __enter__(self) -> Feed:
         return self
@@ -192,6 +193,7 @@ def make_feed(
     world_size: int = 1,
     threads: int | None = None,
     prefetch: int = 3,
+    reader: str = "auto",
     device_budget: int | None = None,
     host_budget: int | None = None,
 ) -> Feed:
@@ -217,6 +219,8 @@ def make_feed(
         Reading threads; by default one a CPU core, at most 12.
     prefetch
         Batches in the making, for the mapped tier.
+    reader
+        ``"pread"``, ``"memmap"`` or ``"auto"``: how the mapped tier reads, see `choose_reader`.
     device_budget, host_budget
         Bytes that a resident split may take when the tier is chosen automatically.
 
@@ -232,6 +236,8 @@ def make_feed(
     device = torch.device(device)
     if tier not in TIERS:
         raise ParameterError(f"Tier {tier!r} is not one of {', '.join(TIERS)}.")
+    if reader not in ("auto", *READERS):
+        raise ParameterError(f"Reader {reader!r} is not one of auto, {', '.join(READERS)}.")
     if steps < 0:
         raise ParameterError(f"A window cannot have {steps} steps.")
     if split not in store.splits:
@@ -252,7 +258,7 @@ def make_feed(
     threads = threads or max(
         1, min(12, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
     )
-    return Feed(store, split, sampling, steps, device, tier, reason, threads, max(1, prefetch))
+    return Feed(store, split, sampling, steps, device, tier, reason, threads, max(1, prefetch), reader)
 
 
 def _check_fits(tier: str, nbytes: int, device: torch.device) -> None:

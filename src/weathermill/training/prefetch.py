@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -108,6 +109,45 @@ class _HostSlot:
 _Ready = tuple[np.ndarray, ReadPlan, Any]
 
 
+# Direct reads fail cleanly on a truncated file, where a memory map kills the process; so they are preferred unless
+# the platform makes them much slower (system calls in a sandbox, say).
+READERS = {
+    "pread": lambda store: store.read_into,
+    "memmap": lambda store: lambda start, stop, out: store.read_range(start, stop, out=out),
+}
+_PREFERENCE = 1.25
+
+
+def choose_reader(store: TensorStore, slots: Sequence[_HostSlot], pool: ThreadPoolExecutor) -> str:
+    """Time both ways of reading on some states that the page cache holds, and choose the faster.
+
+    Parameters
+    ----------
+    store
+        To read from.
+    slots
+        Buffers to read into.
+    pool
+        Threads to read with.
+    """
+    buffer = slots[0].array
+    count = min(len(buffer), len(store), max(1, 2**28 // store.state_nbytes))
+    if count * store.state_nbytes < 2**24:
+        return "pread"
+    starts = np.linspace(0, len(store) - 1, count).astype(int)
+
+    def seconds(read: Any) -> float:
+        began = time.perf_counter()
+        wait([pool.submit(read, i, i + 1, buffer[k : k + 1]) for k, i in enumerate(starts)])
+        return time.perf_counter() - began
+
+    read = {name: make(store) for name, make in READERS.items()}
+    for name in read:
+        seconds(read[name])
+    best = {name: min(seconds(read[name]) for _ in range(2)) for name in read}
+    return "memmap" if best["memmap"] * _PREFERENCE < best["pread"] else "pread"
+
+
 class MappedReader:
     """Reads the batches of an epoch ahead of the consumer.
 
@@ -123,10 +163,18 @@ class MappedReader:
         Reading threads.
     prefetch
         Batches that are being read or are waiting while one is computed on.
+    reader
+        ``"pread"``, ``"memmap"`` or ``"auto"``, see `choose_reader`.
     """
 
     def __init__(
-        self, store: TensorStore, states: int, device: torch.device, threads: int, prefetch: int
+        self,
+        store: TensorStore,
+        states: int,
+        device: torch.device,
+        threads: int,
+        prefetch: int,
+        reader: str = "auto",
     ) -> None:
         self.store, self.states, self.device = store, states, device
         self.cuda = device.type == "cuda"
@@ -135,6 +183,8 @@ class MappedReader:
         # Without a copy to a device the consumer works in the host slot itself, which therefore needs one
         # more.
         self._host = [_HostSlot(states, store, self.cuda) for _ in range(prefetch + (1 if self.cuda else 2))]
+        self.reader = choose_reader(store, self._host, self._pool) if reader == "auto" else reader
+        self._read = READERS[self.reader](store)
         self._device: list[DeviceSlot] = []
         self._stream = torch.cuda.Stream(device) if self.cuda else None
         if self.cuda:
@@ -207,7 +257,7 @@ class MappedReader:
             for first in range(start, stop, per_read):
                 last = min(first + per_read, stop)
                 target = slot.array[at + first - start : at + last - start]
-                futures.append(self._pool.submit(self.store.read_into, first, last, target))
+                futures.append(self._pool.submit(self._read, first, last, target))
         return futures
 
     def _work(

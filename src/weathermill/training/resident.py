@@ -109,7 +109,14 @@ class DeviceTier:
         self.index, self.device = index, device
         self.shape = store.state_shape
         self.copies = CopyTimer()
-        self.data = load_device(store, index, threads, device)
+        self.dtype = store.dtype
+        # On the CPU, NumPy gathers in one thread: torch would wake as many as the step uses, for a copy of megabytes.
+        self.host: np.ndarray | None = None
+        self.data = torch.empty(0)
+        if device.type == "cpu":
+            self.host = load_host(store, index, threads, pin=False).array
+        else:
+            self.data = load_device(store, index, threads, device)
 
     def epoch(self, batches: Sequence[np.ndarray], steps: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Yield (starts, window) for each batch."""
@@ -117,6 +124,13 @@ class DeviceTier:
             return
         lengths = [len(starts) * (steps + 1) for starts in batches]
         times = np.concatenate([(starts[:, None] + np.arange(steps + 1)).reshape(-1) for starts in batches])
+        if self.host is not None:
+            local = self.index.local(times)
+            edges = np.cumsum([0, *lengths])
+            for k, starts in enumerate(batches):
+                states = np.take(self.host, local[edges[k] : edges[k + 1]], axis=0)
+                yield starts, as_tensor(states, self.dtype).view(len(starts), steps + 1, *self.shape)
+            return
         # The order of the whole epoch goes over at once: a small copy per batch would wait for the stream
         # each time.
         positions = torch.from_numpy(self.index.local(times)).to(self.device)
@@ -125,7 +139,7 @@ class DeviceTier:
 
     def close(self) -> None:
         """Free the memory."""
-        self.data = torch.empty(0)
+        self.data, self.host = torch.empty(0), None
 
 
 class PinnedTier:

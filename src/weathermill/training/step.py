@@ -320,7 +320,8 @@ class TrainingStep:
                 parameter.grad = None
             torch.cuda.empty_cache()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            # The feed's threads go on asking for their events meanwhile, which the default mode forbids.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 result = self._train(static_window)
         self._pool = self._pool or graph.pool()
         return graph, static_window, result

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from weathermill.models.unet import Block, UNet
 
 
+# cuDNN falls back to slow kernels where half-precision input channels are no multiple of 32.
+INPUT_CHANNEL_MULTIPLE = 32
+
+
 def supports(network: UNet) -> bool:
     """Whether the fast pass computes what the network's layers would."""
     ring = network.config.boundary == "zeros" or network.grid.margins[2] == 0
@@ -106,13 +110,15 @@ class _Tape:
         self.network, self.dtype, self.keep, self.update = network, dtype, keep, update
         self.recompute = network.checkpoint_blocks
         self.gradients: dict[int, Tensor] = {}
+        self.lowered_gradients: list[tuple[Tensor, Tensor]] = []
         self.blocks: list[_BlockTape] = []
         self.coarse: list[Tensor] = []
         self.weights: dict[int, Tensor] = {}
 
     def forward(self, state: Tensor, static: Tensor) -> Tensor:
         network, grid = self.network, self.network.grid
-        x = kernels.pack(state, static, grid, padded_channels(network.in_channels), self.dtype)
+        self._lower_weights()
+        x = kernels.pack(state, static, grid, self.input_channels, self.dtype)
         skips = []
         for level, block in enumerate(network.down):
             tape = self._block(block, x)
@@ -141,8 +147,7 @@ class _Tape:
         gradient = gradient.contiguous()
         z = self.coarse.pop()
         self._set(network.head.weight, _inner(gradient, z)[: network.out_channels, :, None, None])
-        bias = gradient.sum(dim=(0, 1, 2), dtype=kernels.accumulator(self.dtype))
-        self._set(network.head.bias, bias[: network.out_channels])
+        self._set(network.head.bias, kernels.column_sums(gradient)[: network.out_channels])
         dz = gradient @ self._head_weight()
         del z, gradient
         skip_gradients = []
@@ -161,10 +166,17 @@ class _Tape:
             needs_input = level > 0 or state_needs_gradient
             dx = self._block_backward(dskip, kernels.interior(dx), needs_input)
             del dcat, dskip
+        self._raise_gradients()
         if not state_needs_gradient:
             return None
         channels = network.in_channels - self.static_channels
         return kernels.unpack_gradient(dx, grid, channels)
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the packed input."""
+        multiple = INPUT_CHANNEL_MULTIPLE if self.dtype in (torch.bfloat16, torch.float16) else 8
+        return -(-self.network.in_channels // multiple) * multiple
 
     @property
     def static_channels(self) -> int:
@@ -219,8 +231,6 @@ class _Tape:
             )
         momentum = norm.momentum if self.update else 0.0
         with torch.no_grad():
-            if self.update:
-                norm.num_batches_tracked.add_(1)
             return kernels.moments(y, norm.weight, norm.bias, layer.conv.bias, running, momentum, norm.eps)
 
     def _norm_backward(
@@ -233,13 +243,13 @@ class _Tape:
         return dy
 
     def _convolve(self, layer: ConvNormReLU, x: Tensor) -> Tensor:
-        y = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), self._weight(layer, x.shape[-1]))
+        y = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), self._weight(layer))
         return y.permute(0, 2, 3, 1).contiguous()
 
     def _convolve_backward(
         self, layer: ConvNormReLU, x: Tensor, dy: Tensor, needs_input: bool = True
     ) -> Tensor | None:
-        weight = self._weight(layer, x.shape[-1])
+        weight = self._weight(layer)
         dx, dweight, _ = torch.ops.aten.convolution_backward(
             dy.permute(0, 3, 1, 2),
             x.permute(0, 3, 1, 2),
@@ -272,45 +282,70 @@ class _Tape:
         self._set(up.bias, dbias)
         return products @ self._up_weight(up).T
 
-    def _weight(self, layer: ConvNormReLU, channels: int) -> Tensor:
-        """Convolution weight in the images' type, channels innermost, with zeros for padded input channels."""
-        weight = layer.conv.weight
-        if id(weight) not in self.weights:
-            shape = weight.shape[0], channels, *weight.shape[2:]
-            lowered = torch.empty(
-                shape, dtype=self.dtype, device=weight.device, memory_format=torch.channels_last
-            )
-            lowered[:, : weight.shape[1]] = weight.detach()
-            lowered[:, weight.shape[1] :] = 0
-            self.weights[id(weight)] = lowered
-        return self.weights[id(weight)]
+    def _weight(self, layer: ConvNormReLU) -> Tensor:
+        return self.weights[id(layer.conv.weight)]
 
     def _up_weight(self, up: nn.ConvTranspose2d) -> Tensor:
         """(in_channels, 4 out_channels), ordered as `kernels.scatter_up` wants."""
-        if id(up.weight) not in self.weights:
-            lowered = (
-                up.weight.detach().permute(0, 2, 3, 1).to(self.dtype, memory_format=torch.contiguous_format)
-            )
-            self.weights[id(up.weight)] = lowered.reshape(up.in_channels, -1)
-        return self.weights[id(up.weight)]
+        return self.weights[id(up.weight)].permute(0, 2, 3, 1).reshape(up.in_channels, -1)
 
     def _head_weight(self) -> Tensor:
-        weight = self.network.head.weight
-        if id(weight) not in self.weights:
-            lowered = weight.detach().flatten(1).to(self.dtype)
-            self.weights[id(weight)] = _padded(lowered, padded_channels(weight.shape[0]))
-        return self.weights[id(weight)]
+        return self.weights[id(self.network.head.weight)].flatten(1)
+
+    @torch.no_grad()
+    def _lower_weights(self) -> None:
+        """Copy all weights to the images' type, channels innermost, padded with zeros where images are; count the batch.
+
+        Many weights at once, as each launch costs more than its copy.
+        """
+        network = self.network
+        first, head = network.down[0].first.conv.weight, network.head.weight
+        high, low = [], []
+        for weight in network.parameters():
+            if weight.ndim != 4:
+                continue
+            inputs = self.input_channels if weight is first else weight.shape[1]
+            outputs = padded_channels(weight.shape[0]) if weight is head else weight.shape[0]
+            lowered = torch.empty(
+                (outputs, inputs, *weight.shape[2:]),
+                dtype=self.dtype,
+                device=weight.device,
+                memory_format=torch.channels_last,
+            )
+            self.weights[id(weight)] = lowered
+            if lowered.shape != weight.shape:
+                lowered.zero_()
+                lowered[: weight.shape[0], : weight.shape[1]] = weight
+            else:
+                high.append(weight)
+                low.append(lowered)
+        torch._foreach_copy_(low, high)
+        if network.training and self.update:
+            torch._foreach_add_(
+                [c.norm.num_batches_tracked for b in network.blocks() for c in (b.first, b.second)], 1
+            )
 
     def _set(self, parameter: Tensor, gradient: Tensor) -> None:
-        """Keep a gradient in the parameter's type and memory layout, so that autograd need not copy it."""
-        layout = torch.preserve_format
+        """Keep a gradient; `_raise_gradients` brings it into the parameter's type and layout."""
         if parameter.ndim == 4:
-            last = parameter.is_contiguous(memory_format=torch.channels_last)
-            layout = torch.channels_last if last else torch.contiguous_format
-        gradient = gradient.to(parameter.dtype)
-        self.gradients[id(parameter)] = (
-            gradient.contiguous(memory_format=layout) if parameter.ndim == 4 else gradient
-        )
+            self.lowered_gradients.append((parameter, gradient))
+        else:
+            self.gradients[id(parameter)] = gradient.to(parameter.dtype)
+
+    def _raise_gradients(self) -> None:
+        """Bring gradients of weights into the parameters' type and layout, so that autograd need not copy them."""
+        high, low = [], []
+        for parameter, gradient in self.lowered_gradients:
+            raised = torch.empty_like(parameter)
+            self.gradients[id(parameter)] = raised
+            if gradient.stride() == raised.stride():
+                high.append(raised)
+                low.append(gradient)
+            else:
+                raised.copy_(gradient)
+        self.lowered_gradients.clear()
+        if high:
+            torch._foreach_copy_(high, low)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

@@ -362,6 +362,16 @@ def gather_up(gradient: Tensor) -> tuple[Tensor, Tensor]:
     return products, dbias
 
 
+def column_sums(x: Tensor) -> Tensor:
+    """Sum of (batch, rows, columns, channels) over all cells: (channels,)."""
+    total = torch.empty((x.shape[-1],), dtype=accumulator(x.dtype), device=x.device)
+    if x.is_cuda:
+        triton_kernels().column_sums(x, total)
+    elif not x.is_meta:
+        total.copy_(x.to(total.dtype).sum(dim=(0, 1, 2)))
+    return total
+
+
 def _windows(z: Tensor) -> Tensor:
     """(batch, rows, columns, channels) to (batch, rows / 2, columns / 2, 4, channels)."""
     return z.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).permute(0, 1, 3, 2, 4, 5).flatten(3, 4)

@@ -9,6 +9,8 @@ atomics, so that they repeat to the bit.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -17,22 +19,27 @@ from torch import Tensor
 from weathermill.models.sphere import Halo, SphereGrid
 
 TILE_ELEMENTS = 4096
-SUM_PROGRAMS = 528
+# Sums keep one number a cell of the tile in registers, so their tiles are smaller.
+SUM_TILE_ELEMENTS = 2048
+SUM_PROGRAMS = 792
+FINISH_PARTIALS, FINISH_CHANNELS = 512, 8
 
 
 def _channel_block(channels: int, largest: int = 128) -> int:
     return min(triton.next_power_of_2(channels), largest)
 
 
-def _tile(cells: int, channels: int) -> tuple[int, int, tuple[int, int]]:
+def _tile(cells: int, channels: int, elements: int = TILE_ELEMENTS) -> tuple[int, int, tuple[int, int]]:
     """Cells and channels of a tile, and the grid of tiles over an image."""
     block_c = _channel_block(channels)
-    block_m = max(TILE_ELEMENTS // block_c, 16)
+    block_m = max(elements // block_c, 16)
     return block_m, block_c, (triton.cdiv(cells, block_m), triton.cdiv(channels, block_c))
 
 
-def _sum_grid(cells: int, channels: int) -> tuple[int, int, tuple[int, int]]:
-    block_m, block_c, (tiles, blocks) = _tile(cells, channels)
+def _sum_grid(
+    cells: int, channels: int, elements: int = SUM_TILE_ELEMENTS
+) -> tuple[int, int, tuple[int, int]]:
+    block_m, block_c, (tiles, blocks) = _tile(cells, channels, elements)
     return block_m, block_c, (max(min(tiles, SUM_PROGRAMS // blocks), 1), blocks)
 
 
@@ -165,39 +172,67 @@ def fold_halo(buffer: Tensor, halo: Halo) -> None:
 
 @triton.jit
 def _pack_kernel(
-    state_ptr, static_ptr, buffer_ptr, n_state, n_static, channels,
-    s_b, s_c, s_i, s_j,
+    state_ptr, static_ptr, buffer_ptr, n_state, n_static, s_b,
+    S_C: tl.constexpr, CHANNELS: tl.constexpr, ALIGN: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     NORTH_MARGIN: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, HALF: tl.constexpr, ZEROS: tl.constexpr,
-    BLOCK_J: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    b = (tl.program_id(0) // ROWS).to(tl.int64)
-    i = tl.program_id(0) % ROWS
-    j = tl.program_id(1) * BLOCK_J + tl.arange(0, BLOCK_J)
-    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
-    row = i - NORTH_MARGIN
-    # Margins lie beyond the poles: rows in reverse, half a circle away.
-    above, below = row < 0, row >= H
-    source_row = tl.where(above, FIRST - 1 - row, tl.where(below, LAST - 1 - (row - H), row))
-    source_column = tl.where(above | below, (j + HALF) % W, j % W)
-    if ZEROS:
-        inside = (row >= 0) & (row < H) & (j < W)
-        source_row = tl.where(inside, row, 0)
-        source_column = tl.where(inside, j, 0)
+    tiles: tl.constexpr = (ROWS * COLUMNS + BLOCK_P - 1) // BLOCK_P
+    b = (tl.program_id(0) // tiles).to(tl.int64)
+    start = (tl.program_id(0) % tiles) * BLOCK_P
+    p = start + tl.arange(0, BLOCK_P)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    i = p // COLUMNS
+    j = p % COLUMNS
+    base = state_ptr + b * s_b * ALIGN
+    first, last = start - NORTH_MARGIN * COLUMNS, start + BLOCK_P - NORTH_MARGIN * COLUMNS
+    if (COLUMNS == W) & (first >= 0) & (last <= H * W):
+        # All of the tile lies in the fields: whole vectors can be read.
+        cell = tl.multiple_of(first, ALIGN) + tl.arange(0, BLOCK_P)
+        mask = (c < n_state)[:, None] & (cell >= 0)[None, :]
+        values = tl.load(base + c[:, None].to(tl.int64) * S_C + cell[None, :], mask=mask, other=0.0).to(
+            tl.float32
+        )
+        k = c - n_state
+        mask = ((k >= 0) & (k < n_static))[:, None] & (cell >= 0)[None, :]
+        values += tl.load(static_ptr + k[:, None] * (H * W) + cell[None, :], mask=mask, other=0.0).to(
+            tl.float32
+        )
     else:
-        inside = j < COLUMNS
-    from_state = (c < n_state)[:, None] & inside[None, :]
-    pointer = (
-        state_ptr + b * s_b + c[:, None].to(tl.int64) * s_c + source_row * s_i + source_column[None, :] * s_j
-    )
-    values = tl.load(pointer, mask=from_state, other=0.0).to(tl.float32)
-    k = c - n_state
-    from_static = ((k >= 0) & (k < n_static))[:, None] & inside[None, :]
-    pointer = static_ptr + (k[:, None] * H + source_row) * W + source_column[None, :]
-    values += tl.load(pointer, mask=from_static, other=0.0).to(tl.float32)
-    target = buffer_ptr + ((b * (ROWS + 2) + i + 1) * (COLUMNS + 2) + j[:, None] + 1) * channels + c[None, :]
-    mask = (j < COLUMNS)[:, None] & (c < channels)[None, :]
-    tl.store(target, tl.trans(values).to(buffer_ptr.dtype.element_ty), mask=mask)
+        row = i - NORTH_MARGIN
+        # Margins lie beyond the poles: rows in reverse, half a circle away.
+        above, below = row < 0, row >= H
+        source_row = tl.where(above, FIRST - 1 - row, tl.where(below, LAST - 1 - (row - H), row))
+        source_column = tl.where(above | below, (j + HALF) % W, j % W)
+        if ZEROS:
+            inside = (row >= 0) & (row < H) & (j < W)
+            source_row = tl.where(inside, row, 0)
+            source_column = tl.where(inside, j, 0)
+        else:
+            inside = i < ROWS
+        cell = source_row * W + source_column
+        mask = (c < n_state)[:, None] & inside[None, :]
+        values = tl.load(base + c[:, None].to(tl.int64) * S_C + cell[None, :], mask=mask, other=0.0).to(
+            tl.float32
+        )
+        k = c - n_state
+        mask = ((k >= 0) & (k < n_static))[:, None] & inside[None, :]
+        values += tl.load(static_ptr + k[:, None] * (H * W) + cell[None, :], mask=mask, other=0.0).to(
+            tl.float32
+        )
+    target = ((b * (ROWS + 2) + i + 1) * (COLUMNS + 2) + j + 1)[:, None] * CHANNELS + c[None, :]
+    mask = (i < ROWS)[:, None] & (c < CHANNELS)[None, :]
+    tl.store(buffer_ptr + target, tl.trans(values).to(buffer_ptr.dtype.element_ty), mask=mask)
+
+
+def planes(fields: Tensor) -> tuple[Tensor, int, int, int]:
+    """Give fields whose planes are contiguous, their batch stride in units, channel stride, and the unit."""
+    h, w = fields.shape[2:]
+    if fields.stride(3) != 1 or fields.stride(2) != w:
+        fields = fields.contiguous()
+    unit = math.gcd(8, fields.stride(0), fields.stride(1))
+    return fields, fields.stride(0) // unit, fields.stride(1), unit
 
 
 def pack(state: Tensor, static: Tensor, grid: SphereGrid, buffer: Tensor) -> None:
@@ -205,13 +240,17 @@ def pack(state: Tensor, static: Tensor, grid: SphereGrid, buffer: Tensor) -> Non
     rows, columns = grid.padded_shape
     h, w = grid.shape
     static = static.to(torch.float32).contiguous()
-    block_j, block_c = 64, 32
+    state, stride_b, stride_c, unit = planes(state)
+    # The first row of the fields must start on a whole vector too.
+    unit = math.gcd(unit, grid.margins[0] * columns) if grid.margins[0] else unit
+    stride_b = state.stride(0) // unit
+    block_p, block_c = 64, 32
     channels = buffer.shape[-1]
-    tiles = (buffer.shape[0] * rows, triton.cdiv(columns, block_j), triton.cdiv(channels, block_c))
+    tiles = (buffer.shape[0] * triton.cdiv(rows * columns, block_p), triton.cdiv(channels, block_c))
     _pack_kernel[tiles](
-        state, static if static.numel() else buffer, buffer, state.shape[1], static.shape[0], channels,
-        *state.stride(), h, w, rows, columns, grid.margins[0], int(grid.pole_points[0]),
-        h - int(grid.pole_points[1]), grid.half_circle, grid.zeros, block_j, block_c,
+        state, static if static.numel() else buffer, buffer, state.shape[1], static.shape[0], stride_b,
+        stride_c, channels, unit, h, w, rows, columns, grid.margins[0], int(grid.pole_points[0]),
+        h - int(grid.pole_points[1]), grid.half_circle, grid.zeros, block_p, block_c,
     )  # fmt: skip
 
 
@@ -223,18 +262,18 @@ def _moment_sums_kernel(
     channel = c < channels
     # Squares are summed about a value of the image itself, so that a large mean does not cancel.
     pivot = tl.load(y_ptr + c, mask=channel, other=0.0).to(tl.float32)
-    first = tl.zeros([BLOCK_C], dtype=tl.float32)
-    second = tl.zeros([BLOCK_C], dtype=tl.float32)
+    first = tl.zeros([BLOCK_M, BLOCK_C], dtype=tl.float32)
+    second = tl.zeros([BLOCK_M, BLOCK_C], dtype=tl.float32)
     for turn in range(TURNS):
         m = (turn * tl.num_programs(0) + tl.program_id(0)) * BLOCK_M + tl.arange(0, BLOCK_M)
         mask = (m < cells)[:, None] & channel[None, :]
         values = tl.load(y_ptr + m[:, None].to(tl.int64) * channels + c[None, :], mask=mask, other=0.0)
         d = tl.where(mask, values.to(tl.float32) - pivot[None, :], 0.0)
-        first += tl.sum(d, axis=0)
-        second += tl.sum(d * d, axis=0)
+        first += d
+        second += d * d
     target = partial_ptr + tl.program_id(0) * 2 * channels + c
-    tl.store(target, first, mask=channel)
-    tl.store(target + channels, second, mask=channel)
+    tl.store(target, tl.sum(first, axis=0), mask=channel)
+    tl.store(target + channels, tl.sum(second, axis=0), mask=channel)
 
 
 @triton.jit
@@ -245,14 +284,16 @@ def _moment_finish_kernel(
 ):  # fmt: skip
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     channel = c < channels
-    first = tl.zeros([BLOCK_C], dtype=tl.float32)
-    second = tl.zeros([BLOCK_C], dtype=tl.float32)
+    first_sums = tl.zeros([BLOCK_P, BLOCK_C], dtype=tl.float32)
+    second_sums = tl.zeros([BLOCK_P, BLOCK_C], dtype=tl.float32)
     for turn in range(TURNS):
         p = turn * BLOCK_P + tl.arange(0, BLOCK_P)
         mask = (p < programs)[:, None] & channel[None, :]
         source = partial_ptr + p[:, None] * 2 * channels + c[None, :]
-        first += tl.sum(tl.load(source, mask=mask, other=0.0), axis=0)
-        second += tl.sum(tl.load(source + channels, mask=mask, other=0.0), axis=0)
+        first_sums += tl.load(source, mask=mask, other=0.0)
+        second_sums += tl.load(source + channels, mask=mask, other=0.0)
+    first = tl.sum(first_sums, axis=0)
+    second = tl.sum(second_sums, axis=0)
     pivot = tl.load(y_ptr + c, mask=channel, other=0.0).to(tl.float32)
     offset = first / cells
     mean = pivot + offset
@@ -280,10 +321,10 @@ def moments(y, gamma, beta, bias, running, momentum, eps, result) -> None:
     block_m, block_c, grid = _sum_grid(cells, channels)
     partial = torch.empty((grid[0], 2, channels), dtype=torch.float32, device=y.device)
     _moment_sums_kernel[grid](y, partial, cells, channels, block_m, block_c, _turns(cells, block_m, grid))
-    _moment_finish_kernel[(triton.cdiv(channels, 16),)](
+    _moment_finish_kernel[(triton.cdiv(channels, FINISH_CHANNELS),)](
         y, partial, gamma, beta, bias, *running, result.mean, result.rstd, result.scale, result.shift,
-        grid[0], float(cells), channels, float(momentum), float(eps), 256, 16,
-        triton.cdiv(grid[0], 256),
+        grid[0], float(cells), channels, float(momentum), float(eps),
+        FINISH_PARTIALS, FINISH_CHANNELS, triton.cdiv(grid[0], FINISH_PARTIALS), num_warps=8,
     )  # fmt: skip
 
 
@@ -399,9 +440,8 @@ def _rectify_backward_sums_kernel(
     scale = tl.load(scale_ptr + c, mask=channel, other=0.0)[None, :]
     shift = tl.load(shift_ptr + c, mask=channel, other=0.0)[None, :]
     mean = tl.load(mean_ptr + c, mask=channel, other=0.0)[None, :]
-    rstd = tl.load(rstd_ptr + c, mask=channel, other=0.0)[None, :]
-    first = tl.zeros([BLOCK_C], dtype=tl.float32)
-    second = tl.zeros([BLOCK_C], dtype=tl.float32)
+    first = tl.zeros([BLOCK_M, BLOCK_C], dtype=tl.float32)
+    second = tl.zeros([BLOCK_M, BLOCK_C], dtype=tl.float32)
     for turn in range(TURNS):
         m = (turn * tl.num_programs(0) + tl.program_id(0)) * BLOCK_M + tl.arange(0, BLOCK_M)
         mask = (m < cells)[:, None] & channel[None, :]
@@ -435,8 +475,8 @@ def _rectify_backward_sums_kernel(
                 else:
                     y = y3
                 g = tl.where(mask & (y * scale + shift > 0.0), g, 0.0)
-                first += tl.sum(g, axis=0)
-                second += tl.sum(g * ((y - mean) * rstd), axis=0)
+                first += g
+                second += g * (y - mean)
         else:
             y = tl.load(y_ptr + m[:, None].to(tl.int64) * channels + c[None, :], mask=mask, other=0.0).to(
                 tl.float32
@@ -444,11 +484,12 @@ def _rectify_backward_sums_kernel(
             dz = dz_ptr + _offsets(m, COLUMNS, ROWS * COLUMNS, s_n, s_i, s_j)[:, None] + c[None, :]
             g = tl.load(dz, mask=mask, other=0.0).to(tl.float32)
             g = tl.where(mask & (y * scale + shift > 0.0), g, 0.0)
-            first += tl.sum(g, axis=0)
-            second += tl.sum(g * ((y - mean) * rstd), axis=0)
+            first += g
+            second += g * (y - mean)
+    rstd = tl.load(rstd_ptr + c, mask=channel, other=0.0)
     target = partial_ptr + tl.program_id(0) * 2 * channels + c
-    tl.store(target, first, mask=channel)
-    tl.store(target + channels, second, mask=channel)
+    tl.store(target, tl.sum(first, axis=0), mask=channel)
+    tl.store(target + channels, tl.sum(second, axis=0) * rstd, mask=channel)
 
 
 @triton.jit
@@ -458,18 +499,18 @@ def _sum_pairs_kernel(
 ):  # fmt: skip
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     channel = c < channels
-    first = tl.zeros([BLOCK_C], dtype=tl.float32)
-    second = tl.zeros([BLOCK_C], dtype=tl.float32)
+    first_sums = tl.zeros([BLOCK_P, BLOCK_C], dtype=tl.float32)
+    second_sums = tl.zeros([BLOCK_P, BLOCK_C], dtype=tl.float32)
     for turn in range(TURNS):
         p = turn * BLOCK_P + tl.arange(0, BLOCK_P)
         mask = (p < programs)[:, None] & channel[None, :]
         source = partial_ptr + p[:, None] * PAIRS * channels + c[None, :]
-        first += tl.sum(tl.load(source, mask=mask, other=0.0), axis=0)
+        first_sums += tl.load(source, mask=mask, other=0.0)
         if PAIRS == 2:
-            second += tl.sum(tl.load(source + channels, mask=mask, other=0.0), axis=0)
-    tl.store(first_ptr + c, first, mask=channel)
+            second_sums += tl.load(source + channels, mask=mask, other=0.0)
+    tl.store(first_ptr + c, tl.sum(first_sums, axis=0), mask=channel)
     if PAIRS == 2:
-        tl.store(second_ptr + c, second, mask=channel)
+        tl.store(second_ptr + c, tl.sum(second_sums, axis=0), mask=channel)
 
 
 @triton.jit
@@ -534,10 +575,9 @@ def rectify_backward(y, m, gamma, dz, dpooled, dy, dgamma, dbeta) -> None:
     n, rows, columns, channels = y.shape
     pooled = dpooled is not None
     cells = n * rows * columns // (4 if pooled else 1)
-    block_m, block_c, grid = _sum_grid(cells, channels)
-    if pooled:
-        block_m = max(block_m // 4, 16)
-        grid = (max(min(triton.cdiv(cells, block_m), SUM_PROGRAMS // grid[1]), 1), grid[1])
+    # A pooled tile holds four cells of the image for each of its own.
+    share = 4 if pooled else 1
+    block_m, block_c, grid = _sum_grid(cells, channels, SUM_TILE_ELEMENTS // (2 if pooled else 1))
     partial = torch.empty((grid[0], 2, channels), dtype=torch.float32, device=y.device)
     strides = (*_strides(dz), *(_strides(dpooled) if pooled else (0, 0, 0)))
     source = dpooled if pooled else dz
@@ -545,10 +585,8 @@ def rectify_backward(y, m, gamma, dz, dpooled, dy, dgamma, dbeta) -> None:
         y, m.scale, m.shift, m.mean, m.rstd, dz, source, partial, cells, channels, *strides,
         rows, columns, pooled, block_m, block_c, _turns(cells, block_m, grid),
     )  # fmt: skip
-    _sum_pairs_kernel[(triton.cdiv(channels, 16),)](
-        partial, dbeta, dgamma, grid[0], channels, 2, 256, 16, triton.cdiv(grid[0], 256)
-    )
-    grid = (triton.cdiv(cells, block_m), triton.cdiv(channels, block_c))
+    _sum_pairs(partial, dbeta, dgamma)
+    block_m, block_c, grid = _tile(cells, channels, TILE_ELEMENTS // share)
     _rectify_backward_kernel[grid](
         y, m.scale, m.shift, m.mean, m.rstd, dgamma, dbeta, dz, source, dy, cells, channels,
         float(n * rows * columns), *strides, rows, columns, pooled, block_m, block_c,
@@ -593,7 +631,7 @@ def _gather_up_kernel(
 ):  # fmt: skip
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     channel = c < channels
-    total = tl.zeros([BLOCK_C], dtype=tl.float32)
+    total = tl.zeros([BLOCK_M, BLOCK_C], dtype=tl.float32)
     for turn in range(TURNS):
         m = (turn * tl.num_programs(0) + tl.program_id(0)) * BLOCK_M + tl.arange(0, BLOCK_M)
         mask = (m < cells)[:, None] & channel[None, :]
@@ -605,8 +643,8 @@ def _gather_up_kernel(
         )
         place = ((n * (ROWS // 2) + i // 2) * (COLUMNS // 2) + j // 2) * 4 + (i % 2) * 2 + j % 2
         tl.store(products_ptr + (place * channels)[:, None] + c[None, :], values, mask=mask)
-        total += tl.sum(values.to(tl.float32), axis=0)
-    tl.store(partial_ptr + tl.program_id(0) * channels + c, total, mask=channel)
+        total += values.to(tl.float32)
+    tl.store(partial_ptr + tl.program_id(0) * channels + c, tl.sum(total, axis=0), mask=channel)
 
 
 def gather_up(gradient: Tensor, products: Tensor, dbias: Tensor) -> None:
@@ -625,6 +663,42 @@ def gather_up(gradient: Tensor, products: Tensor, dbias: Tensor) -> None:
 def sum_partials(partial: Tensor, total: Tensor) -> None:
     """Sum (programs, channels) over programs into `total`."""
     programs, channels = partial.shape
-    _sum_pairs_kernel[(triton.cdiv(channels, 16),)](
-        partial, total, total, programs, channels, 1, 256, 16, triton.cdiv(programs, 256)
-    )
+    _sum_pairs_kernel[(triton.cdiv(channels, FINISH_CHANNELS),)](
+        partial, total, total, programs, channels, 1, FINISH_PARTIALS, FINISH_CHANNELS,
+        triton.cdiv(programs, FINISH_PARTIALS), num_warps=8,
+    )  # fmt: skip
+
+
+def _sum_pairs(partial: Tensor, first: Tensor, second: Tensor) -> None:
+    """Sum (programs, 2, channels) over programs into `first` and `second`."""
+    programs, _, channels = partial.shape
+    _sum_pairs_kernel[(triton.cdiv(channels, FINISH_CHANNELS),)](
+        partial, first, second, programs, channels, 2, FINISH_PARTIALS, FINISH_CHANNELS,
+        triton.cdiv(programs, FINISH_PARTIALS), num_warps=8,
+    )  # fmt: skip
+
+
+@triton.jit
+def _column_sums_kernel(
+    x_ptr, partial_ptr, cells, CHANNELS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, TURNS: tl.constexpr,
+):  # fmt: skip
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    channel = c < CHANNELS
+    total = tl.zeros([BLOCK_M, BLOCK_C], dtype=tl.float32)
+    for turn in range(TURNS):
+        m = (turn * tl.num_programs(0) + tl.program_id(0)) * BLOCK_M + tl.arange(0, BLOCK_M)
+        mask = (m < cells)[:, None] & channel[None, :]
+        values = tl.load(x_ptr + m[:, None].to(tl.int64) * CHANNELS + c[None, :], mask=mask, other=0.0)
+        total += values.to(tl.float32)
+    tl.store(partial_ptr + tl.program_id(0) * CHANNELS + c, tl.sum(total, axis=0), mask=channel)
+
+
+def column_sums(x: Tensor, total: Tensor) -> None:
+    """See `kernels.column_sums`."""
+    channels = x.shape[-1]
+    cells = x.numel() // channels
+    block_m, block_c, grid = _sum_grid(cells, channels)
+    partial = torch.empty((grid[0], channels), dtype=torch.float32, device=x.device)
+    _column_sums_kernel[grid](x, partial, cells, channels, block_m, block_c, _turns(cells, block_m, grid))
+    sum_partials(partial, total)

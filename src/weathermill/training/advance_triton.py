@@ -12,28 +12,30 @@ import triton.language as tl
 from torch import Tensor
 
 from weathermill.models.forecaster import Forecaster
-from weathermill.models.kernels_triton import sum_partials
+from weathermill.models.kernels_triton import planes, sum_partials
 from weathermill.training.losses import KINDS, AreaWeightedLoss
 
-PROGRAMS = 1056
-BLOCK_J, BLOCK_C = 64, 32
+PROGRAMS = 792
+BLOCK_P, BLOCK_C = 64, 32
 
 
 @triton.jit
 def _error_tile(
-    output_ptr, state_ptr, target_ptr, ratio, b, i, j, c, channels, mask,
-    s_b, s_c, s_i, s_j, t_b, t_c, t_i, t_j,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr, TENDENCY: tl.constexpr,
+    output_ptr, state_ptr, target_ptr, ratio, b, p, c, mask, within, s_b, t_b,
+    S_C: tl.constexpr, T_C: tl.constexpr, S_UNIT: tl.constexpr, T_UNIT: tl.constexpr, CHANNELS: tl.constexpr,
+    W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr, TENDENCY: tl.constexpr,
 ):  # fmt: skip
-    """Error and next state of a tile of channels by longitudes."""
-    cell = (b * ROWS + i + NORTH_MARGIN) * COLUMNS + j
-    y = tl.load(output_ptr + cell[:, None] * channels + c[None, :], mask=tl.trans(mask), other=0.0)
+    """Error and next state of a tile of channels by cells."""
+    cell = (b * ROWS + p // W + NORTH_MARGIN) * COLUMNS + p % W
+    # A mask of its own, not the fields' one turned: else the compiler reads single values.
+    known = within[:, None] & (c < CHANNELS)[None, :]
+    y = tl.load(output_ptr + cell[:, None] * CHANNELS + c[None, :], mask=known, other=0.0)
     y = tl.trans(y).to(tl.float32)
     c_wide = c.to(tl.int64)[:, None]
-    target = tl.load(target_ptr + b * t_b + c_wide * t_c + i * t_i + j[None, :] * t_j, mask=mask, other=0.0)
+    target = tl.load(target_ptr + b * t_b * T_UNIT + c_wide * T_C + p[None, :], mask=mask, other=0.0)
     target = target.to(tl.float32)
     if TENDENCY:
-        state = tl.load(state_ptr + b * s_b + c_wide * s_c + i * s_i + j[None, :] * s_j, mask=mask, other=0.0)
+        state = tl.load(state_ptr + b * s_b * S_UNIT + c_wide * S_C + p[None, :], mask=mask, other=0.0)
         state = state.to(tl.float32)
         error = y - (target - state) / ratio[:, None]
         advanced = state + y * ratio[:, None]
@@ -46,27 +48,27 @@ def _error_tile(
 @triton.jit
 def _measure_kernel(
     output_ptr, state_ptr, target_ptr, ratio_ptr, area_ptr, next_ptr, partial_ptr,
-    tiles, n, channels, s_b, s_c, s_i, s_j, t_b, t_c, t_i, t_j, a_i, a_j, delta,
+    batch, n, s_b, t_b, a_i, a_j, delta,
+    S_C: tl.constexpr, T_C: tl.constexpr, S_UNIT: tl.constexpr, T_UNIT: tl.constexpr, CHANNELS: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr,
     TENDENCY: tl.constexpr, MEASURE: tl.constexpr, NEXT: tl.constexpr,
-    BLOCK_J: tl.constexpr, BLOCK_C: tl.constexpr, TURNS: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     ratio = tl.load(ratio_ptr + c, mask=c < n, other=1.0)
-    across: tl.constexpr = (W + BLOCK_J - 1) // BLOCK_J
-    total = tl.zeros([BLOCK_C], dtype=tl.float32)
+    tiles: tl.constexpr = (H * W + BLOCK_P - 1) // BLOCK_P
+    total = tl.zeros([BLOCK_C, BLOCK_P], dtype=tl.float32)
     for turn in range(TURNS):
         tile = turn * tl.num_programs(0) + tl.program_id(0)
-        row = tile // across
-        b = (row // H).to(tl.int64)
-        i = row % H
-        j = (tile % across) * BLOCK_J + tl.arange(0, BLOCK_J)
-        mask = (c < n)[:, None] & ((j < W) & (tile < tiles))[None, :]
+        b = (tile // tiles).to(tl.int64)
+        p = (tile % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
+        within = (p < H * W) & (b < batch)
+        mask = (c < n)[:, None] & within[None, :]
         error, advanced = _error_tile(
-            output_ptr, state_ptr, target_ptr, ratio, b, i, j, c, channels, mask,
-            s_b, s_c, s_i, s_j, t_b, t_c, t_i, t_j, ROWS, COLUMNS, NORTH_MARGIN, TENDENCY,
+            output_ptr, state_ptr, target_ptr, ratio, b, p, c, mask, within, s_b, t_b,
+            S_C, T_C, S_UNIT, T_UNIT, CHANNELS, W, ROWS, COLUMNS, NORTH_MARGIN, TENDENCY,
         )  # fmt: skip
-        area = tl.load(area_ptr + i * a_i + j * a_j, mask=(j < W) & (tile < tiles), other=0.0)
+        area = tl.load(area_ptr + (p // W) * a_i + (p % W) * a_j, mask=p < H * W, other=0.0)
         if MEASURE == 0:
             value = error * error
         elif MEASURE == 1:
@@ -74,33 +76,33 @@ def _measure_kernel(
         else:
             size = tl.abs(error)
             value = tl.where(size <= delta, 0.5 * error * error, delta * (size - 0.5 * delta))
-        total += tl.sum(tl.where(mask, value * area[None, :], 0.0), axis=1)
+        total += tl.where(mask, value * area[None, :], 0.0)
         if NEXT:
-            place = next_ptr + ((b * n + c[:, None]) * H + i) * W + j[None, :]
+            place = next_ptr + (b * n + c[:, None]) * (H * W) + p[None, :]
             tl.store(place, advanced, mask=mask)
-    tl.store(partial_ptr + tl.program_id(0) * n + c, total, mask=c < n)
+    tl.store(partial_ptr + tl.program_id(0) * n + c, tl.sum(total, axis=1), mask=c < n)
 
 
 @triton.jit
 def _measure_backward_kernel(
     output_ptr, state_ptr, target_ptr, ratio_ptr, area_ptr, dper_ptr, dnext_ptr, doutput_ptr, dstate_ptr,
-    n, n_dynamic, channels, s_b, s_c, s_i, s_j, t_b, t_c, t_i, t_j, d_b, d_c, d_i, d_j, a_i, a_j, delta, share,
+    n, n_dynamic, s_b, t_b, a_i, a_j, delta, share,
+    S_C: tl.constexpr, T_C: tl.constexpr, S_UNIT: tl.constexpr, T_UNIT: tl.constexpr, CHANNELS: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr,
     TENDENCY: tl.constexpr, MEASURE: tl.constexpr, NEXT: tl.constexpr, STATE_GRADIENT: tl.constexpr,
-    BLOCK_J: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    b = (tl.program_id(0) // ROWS).to(tl.int64)
-    i = tl.program_id(0) % ROWS - NORTH_MARGIN
-    j = tl.program_id(1) * BLOCK_J + tl.arange(0, BLOCK_J)
-    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
-    inside = (i >= 0) & (i < H)
-    mask = (c < n)[:, None] & ((j < W) & inside)[None, :]
+    tiles: tl.constexpr = (H * W + BLOCK_P - 1) // BLOCK_P
+    b = (tl.program_id(0) // tiles).to(tl.int64)
+    p = (tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    mask = (c < n)[:, None] & (p < H * W)[None, :]
     ratio = tl.load(ratio_ptr + c, mask=c < n, other=1.0)
     error, _ = _error_tile(
-        output_ptr, state_ptr, target_ptr, ratio, b, i, j, c, channels, mask,
-        s_b, s_c, s_i, s_j, t_b, t_c, t_i, t_j, ROWS, COLUMNS, NORTH_MARGIN, TENDENCY,
+        output_ptr, state_ptr, target_ptr, ratio, b, p, c, mask, p < H * W, s_b, t_b,
+        S_C, T_C, S_UNIT, T_UNIT, CHANNELS, W, ROWS, COLUMNS, NORTH_MARGIN, TENDENCY,
     )  # fmt: skip
-    area = tl.load(area_ptr + i * a_i + j * a_j, mask=(j < W) & inside, other=0.0) * share
+    area = tl.load(area_ptr + (p // W) * a_i + (p % W) * a_j, mask=p < H * W, other=0.0) * share
     weight = tl.load(dper_ptr + c, mask=c < n, other=0.0)
     if MEASURE == 0:
         slope = 2.0 * error
@@ -110,30 +112,33 @@ def _measure_backward_kernel(
         slope = tl.minimum(tl.maximum(error, -delta), delta)
     gradient = slope * weight[:, None] * area[None, :]
     if NEXT:
-        source = dnext_ptr + b * d_b + c[:, None].to(tl.int64) * d_c + i * d_i + j[None, :] * d_j
-        dnext = tl.load(source, mask=mask, other=0.0)
+        dnext = tl.load(dnext_ptr + (b * n + c[:, None]) * (H * W) + p[None, :], mask=mask, other=0.0)
         gradient += dnext * ratio[:, None] if TENDENCY else dnext
     gradient = tl.where(mask, gradient, 0.0)
-    cell = (b * ROWS + i + NORTH_MARGIN) * COLUMNS + j
-    target = doutput_ptr + cell[:, None] * channels + c[None, :]
-    # Margins and padded channels get zeros: they are part of the network's output, not of the forecast.
+    cell = (b * ROWS + p // W + NORTH_MARGIN) * COLUMNS + p % W
+    # Padded channels get zeros: they are part of the network's output, not of the forecast.
     tl.store(
-        target,
+        doutput_ptr + cell[:, None] * CHANNELS + c[None, :],
         tl.trans(gradient).to(doutput_ptr.dtype.element_ty),
-        mask=(j < COLUMNS)[:, None] & (c < channels)[None, :],
+        mask=(p < H * W)[:, None] & (c < CHANNELS)[None, :],
     )
     if STATE_GRADIENT:
-        place = dstate_ptr + ((b * n_dynamic + c[:, None]) * H + i) * W + j[None, :]
         back = gradient / ratio[:, None] if TENDENCY else gradient * 0.0
-        tl.store(place, back, mask=(c < n_dynamic)[:, None] & ((j < W) & inside)[None, :])
+        place = dstate_ptr + (b * n_dynamic + c[:, None]) * (H * W) + p[None, :]
+        tl.store(place, back, mask=(c < n_dynamic)[:, None] & (p < H * W)[None, :])
 
 
-def _constants(forecaster: Forecaster, loss: AreaWeightedLoss) -> tuple:
+def _constants(state: Tensor, target: Tensor, channels: int, forecaster: Forecaster, loss: AreaWeightedLoss):
+    """Fields with contiguous planes, their batch strides, and what the kernels are compiled for."""
     rows, columns = forecaster.network.grid.padded_shape
+    state, s_b, s_c, s_unit = planes(state)
+    target, t_b, t_c, t_unit = planes(target)
     tendency = forecaster.config.target == "tendency"
-    return (
-        *forecaster.grid_shape, rows, columns, forecaster.network.grid.margins[0], tendency, KINDS.index(loss.kind),
+    constants = (
+        s_c, t_c, s_unit, t_unit, channels, *forecaster.grid_shape, rows, columns,
+        forecaster.network.grid.margins[0], tendency, KINDS.index(loss.kind),
     )  # fmt: skip
+    return state, target, (s_b, t_b), constants
 
 
 def _area_strides(loss: AreaWeightedLoss) -> tuple[int, int]:
@@ -152,14 +157,15 @@ def measure(
 ) -> None:
     """Fill the loss of each channel and, unless None, the next state; see `advance`."""
     (h, w), n, batch = forecaster.grid_shape, forecaster.n_prognostic, state.shape[0]
-    tiles = batch * h * triton.cdiv(w, BLOCK_J)
+    state, target, strides, constants = _constants(state, target, output.shape[-1], forecaster, loss)
+    tiles = batch * triton.cdiv(h * w, BLOCK_P)
     programs = min(tiles, PROGRAMS)
     partial = torch.empty((programs, n), dtype=torch.float32, device=output.device)
     _measure_kernel[(programs, triton.cdiv(n, BLOCK_C))](
         output, state, target, forecaster.tendency_ratio, loss.area_weights,
         partial if prognostic is None else prognostic, partial,
-        tiles, n, output.shape[-1], *state.stride(), *target.stride(), *_area_strides(loss), loss.delta,
-        *_constants(forecaster, loss), prognostic is not None, BLOCK_J, BLOCK_C, triton.cdiv(tiles, programs),
+        batch, n, *strides, *_area_strides(loss), loss.delta, *constants, prognostic is not None,
+        BLOCK_P, BLOCK_C, triton.cdiv(tiles, programs),
     )  # fmt: skip
     sum_partials(partial, per_channel)
     per_channel.mul_(1.0 / (batch * h * w))
@@ -178,15 +184,17 @@ def measure_backward(
 ) -> None:
     """Fill the gradients of the output and, unless None, of the state; see `advance`."""
     (h, w), batch = forecaster.grid_shape, state.shape[0]
-    rows, columns = forecaster.network.grid.padded_shape
     channels = output.shape[-1]
+    state, target, strides, constants = _constants(state, target, channels, forecaster, loss)
+    north = forecaster.network.grid.margins[0]
+    # The margins are no part of the forecast.
+    for margin in (doutput[:, :north], doutput[:, north + h :], doutput[:, :, w:]):
+        margin.zero_()
     last = max(channels, 0 if dstate is None else forecaster.n_dynamic)
-    grid = batch * rows, triton.cdiv(columns, BLOCK_J), triton.cdiv(last, BLOCK_C)
+    grid = batch * triton.cdiv(h * w, BLOCK_P), triton.cdiv(last, BLOCK_C)
     _measure_backward_kernel[grid](
         output, state, target, forecaster.tendency_ratio, loss.area_weights, dper_channel.contiguous(),
-        output if dnext is None else dnext, doutput, output if dstate is None else dstate,
-        forecaster.n_prognostic, forecaster.n_dynamic, channels, *state.stride(), *target.stride(),
-        *((0, 0, 0, 0) if dnext is None else dnext.stride()), *_area_strides(loss), loss.delta,
-        1.0 / (batch * h * w), *_constants(forecaster, loss), dnext is not None, dstate is not None,
-        BLOCK_J, BLOCK_C,
+        output if dnext is None else dnext.contiguous(), doutput, output if dstate is None else dstate,
+        forecaster.n_prognostic, forecaster.n_dynamic, *strides, *_area_strides(loss), loss.delta,
+        1.0 / (batch * h * w), *constants, dnext is not None, dstate is not None, BLOCK_P, BLOCK_C,
     )  # fmt: skip

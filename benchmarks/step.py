@@ -1,0 +1,108 @@
+"""Time one training step: ours in its variants, and the baseline's.
+
+``python benchmarks/step.py --case fused --grid 181x360 --batch 16`` runs one case; `run.py` runs the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+
+import torch
+from baseline import BaselineStep
+from common import (
+    MATRIX_PEAK,
+    device_name,
+    emit,
+    make_forecaster,
+    make_loss,
+    make_window,
+    parse_grid,
+    time_calls,
+    unet_flops,
+)
+
+from weathermill.models.registry import ModelConfig
+from weathermill.training.optimiser import OptimiserConfig
+from weathermill.training.rollout import RolloutConfig
+from weathermill.training.step import StepConfig, TrainingStep
+
+CASES = {
+    "baseline": {},
+    "baseline-fp32": {},
+    "ours": {},
+    "ours-eager": {"cuda_graph": False},
+    "ours-zeros": {"boundary": "zeros"},
+    "ours-recomputed": {"checkpointing": True},
+    "ours-tf32": {"precision": "tf32"},
+    "ours-fp16": {"precision": "fp16"},
+    "ours-clip-ema": {"clip_norm": 1.0, "ema_decay": 0.999},
+    "layers": {"fused": False},
+    "layers-compiled": {"fused": False, "compile": True},
+}
+
+
+def run(
+    case: str, grid: tuple[int, int], batch: int, channels: int, base: int, rollout: int, seconds: float
+) -> dict:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if case.startswith("baseline"):
+        rows, columns = (-(-n // 8) * 8 for n in grid)
+        step = BaselineStep(channels, rows, device, tf32=case == "baseline")
+        pairs = [torch.randn(2, batch, channels, rows, columns, device=device) for _ in range(2)]
+        timing = time_calls(lambda i: step(*pairs[i % 2]), device, seconds)
+    else:
+        options = dict(CASES[case])
+        config = ModelConfig(base_channels=base, boundary=options.pop("boundary", "sphere"))
+        fused = options.pop("fused", None)
+        forecaster = make_forecaster(grid, channels, config)
+        forecaster.network.fused = fused
+        step = TrainingStep(
+            forecaster,
+            make_loss(grid),
+            OptimiserConfig(),
+            StepConfig(**options),
+            RolloutConfig(checkpoint_steps=False),
+            device,
+        )
+        windows = [make_window(batch, rollout, channels, grid, device, seed) for seed in range(2)]
+        timing = time_calls(lambda i: step(windows[i % 2]), device, seconds)
+    speed = batch / timing["median_s"]
+    flops = unet_flops(channels, grid, base) * rollout
+    record = {
+        "benchmark": "step",
+        "case": case,
+        "grid": f"{grid[0]}x{grid[1]}",
+        "batch": batch,
+        "rollout": rollout,
+        "device": device_name(device),
+        "step_ms": 1e3 * timing["median_s"],
+        "samples_per_second": speed,
+        "spread": timing["spread"],
+        "tflops": speed * flops / 1e12,
+    }
+    if device.type == "cuda":
+        record["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        record["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
+        peak = next((v for k, v in MATRIX_PEAK.items() if k in record["device"]), None)
+        record["of_matrix_peak"] = speed * flops / peak if peak else None
+    del step
+    gc.collect()
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", choices=CASES, default="ours")
+    parser.add_argument("--grid", default="181x360")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--channels", type=int, default=65)
+    parser.add_argument("--base", type=int, default=64)
+    parser.add_argument("--rollout", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    a = parser.parse_args()
+    emit(run(a.case, parse_grid(a.grid), a.batch, a.channels, a.base, a.rollout, a.seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,9 @@
 """Write fields as NetCDF in the layout of the Climate Data Store, packed to a chosen precision.
 
 Packing is CF's: int16 with one ``scale_factor`` and ``add_offset`` a variable. Levels of a variable may need steps of very
-different size (specific humidity falls by two orders of magnitude), so the scale is the finest level's step and coarser levels
-use whole multiples of it; what a level does not need, the deflate filter takes out again.
+different size (specific humidity falls by two orders of magnitude), so the scale is about the finest level's step and coarser
+levels use that times a power of two: the bits that a level does not need stay constant and deflate away (other multiples
+would spread a level's information over both bytes and cost a bit a value).
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Packing(NamedTuple):
 def choose_packing(
     field: np.ndarray, latitude: np.ndarray, fraction: float, lower_bound: float | None
 ) -> Packing:
-    """Packing whose step is a fraction of each level's tendency standard deviation.
+    """Packing whose step is a fraction of each level's tendency standard deviation, within a factor of the square root of two.
 
     The offset puts the mean (or the lower bound, which so is met exactly) at integer 128, the middle of a byte's range:
     fewer values then cross from one high byte into the next, and deflate, which sees the bytes apart, gains 4 %.
@@ -97,8 +98,8 @@ def choose_packing(
         raise ValueError(
             "a level does not change in time: there is no tendency to measure its packing against"
         )
-    # Whole multiples of one scale for all levels: take the scale under the finest step that fits the others best.
-    candidates = steps.min() * np.linspace(0.75, 1.1, 141)
+    # One scale for all levels: the one near the finest step that fits the others best.
+    candidates = steps.min() * np.linspace(0.7, 1.42, 145)
     misfit = [np.abs(np.log(_multiples(steps, scale) * scale / steps)).max() for scale in candidates]
     scale = np.float32(f"{candidates[int(np.argmin(misfit))]:.2e}")
     centre = float(np.mean(field, dtype=np.float64)) if lower_bound is None else lower_bound
@@ -108,7 +109,8 @@ def choose_packing(
 
 
 def _multiples(steps: np.ndarray, scale: float) -> np.ndarray:
-    return np.maximum(1.0, np.round(steps / scale))
+    """Powers of two nearest to the ratios."""
+    return 2.0 ** np.maximum(0.0, np.round(np.log2(steps / scale)))
 
 
 def write_cds(
@@ -216,7 +218,7 @@ def _define_variable(dataset, name, field, packing, latitude, longitude, comment
         dimensions = ("valid_time", "latitude", "longitude")
     if field.ndim != len(dimensions):
         raise ValueError(f"{name} has {field.ndim} dimensions, the layout wants {dimensions}")
-    # All times of one row and level together: deflate finds a row again in the steps before it, which takes a third off
+    # All times of one row and level together: deflate finds a row again in the steps before it, which takes a quarter off
     # the size that chunks of whole maps have.
     chunks = (field.shape[0], *(1 for _ in dimensions[1:-1]), field.shape[-1])
     variable = dataset.createVariable(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -22,6 +23,7 @@ from kedro.pipeline.node import Node
 
 from weathermill.datasets import CheckpointsDataset, ForecasterDataset
 from weathermill.datasets.local import plain_error
+from weathermill.incremental.plan import output_path
 from weathermill.parameters import Parameters, validate_parameters
 from weathermill.tracking import lineage, model, runs
 from weathermill.tracking.settings import TrackingSettings, tracking_settings
@@ -43,7 +45,8 @@ class ParametersHook:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Validate the merged parameters."""
-        validate_parameters(context.params)
+        # Not context.params: there Kedro's own validation stops at the first fault and tells it less plainly.
+        validate_parameters(context.config_loader["parameters"])
 
 
 class DaskHook:
@@ -106,8 +109,8 @@ class MLflowHook:
         """Read ``mlflow.yml`` and the parameters."""
         self._project = Path(context.project_path)
         self._settings = tracking_settings(_configuration(context, "mlflow"))
-        self._raw_parameters = dict(context.params)
-        self._parameters = validate_parameters(context.params)
+        self._raw_parameters = dict(context.config_loader["parameters"])
+        self._parameters = validate_parameters(self._raw_parameters)
 
     @hook_impl
     def before_pipeline_run(
@@ -198,7 +201,17 @@ class MLflowHook:
         """Close the run as FINISHED and print the summary of an evaluation."""
         self._end("FINISHED")
         if "summary" in pipeline.all_outputs():
-            sys.stdout.write("\n" + catalog.load("summary").rstrip() + "\n")
+            sys.stdout.write(f"\n{catalog.load('summary').rstrip()}\n\n{self._where_to_look()}\n")
+
+    def _where_to_look(self) -> str:
+        links = {}
+        for label, name in (("Figures", "figures"), ("Model card", "model_card"), ("Forecast", "forecast")):
+            path = output_path(self._catalog[name]) if self._catalog and name in self._catalog else None
+            if path is not None and path.exists():
+                links[label] = os.path.relpath(path)
+        if self._settings.enabled:
+            links["MLflow"] = "make ui, then http://127.0.0.1:5000"
+        return "\n".join(f"{label + ':':<12}{target}" for label, target in links.items())
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:

@@ -32,7 +32,8 @@ class IngestParameters(_Parameters):
     """What to take from the sources.
 
     ``levels`` are pressures in hPa; ``start`` and ``stop`` bound time half open, [start, stop), in ISO 8601;
-    ``units`` gives the units of variables whose file does not say them, or says them wrongly.
+    ``units`` gives the units of variables whose file does not say them, or says them wrongly; ``allow_missing`` names
+    the variables that may have missing values.
     """
 
     variables: list[str] = Field(min_length=0)
@@ -42,6 +43,7 @@ class IngestParameters(_Parameters):
     start: IsoTime | None = None
     stop: IsoTime | None = None
     units: dict[str, str] = {}
+    allow_missing: list[str] = []
 
     @model_validator(mode="after")
     def _something(self) -> IngestParameters:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 
-from weathermill.incremental.runner import RecordHook
 from weathermill.hooks import DaskHook, MLflowHook, ParametersHook
+from weathermill.incremental.runner import RecordHook
 
 # Neither Kedro's telemetry plugin nor MLflow's may report anything unless the user says so.
 os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 # The last hook here runs first.
-HOOKS = (RecordHook(), MLflowHook(), DaskHook(), ParametersHook())
+HOOKS = (MLflowHook(), RecordHook(), DaskHook(), ParametersHook())
 
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 

@@ -48,7 +48,7 @@ class Project:
         (path / "conf" / "local").mkdir()
         for name in ("pyproject.toml", ".telemetry"):
             shutil.copy(SOURCE / name, path / name)
-        (path / "src").symlink_to(SOURCE / "src")
+        (path / "src").mkdir()
         (path / "data" / "01_raw").mkdir(parents=True)
         fixture = path / "tests" / "data"
         fixture.mkdir(parents=True)

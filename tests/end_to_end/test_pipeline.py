@@ -22,8 +22,8 @@ CHANNELS = {
 
 @pytest.fixture(scope="module")
 def run(finished):
-    (run,) = finished.experiment_runs().to_dict("records")
-    return run
+    runs = finished.experiment_runs().sort_values("start_time")
+    return runs.to_dict("records")[0]
 
 
 def test_every_stage_left_what_the_catalog_says(finished):
@@ -52,7 +52,8 @@ def test_the_grid_changed_and_areas_integrate_alike(finished):
         )
         for d in (fields, regridded)
     ]
-    assert means[0] == pytest.approx(means[1], rel=1e-5)
+    # ESMF's cells have great-circle edges, ours parallels: coarse cells differ a little in area.
+    assert means[0] == pytest.approx(means[1], rel=3e-4)
 
 
 def test_tensors_are_the_normalised_fields(finished):
@@ -84,7 +85,7 @@ def test_the_table_says_the_same_as_the_dataset(finished):
         (table.source == "forecast")
         & (table.channel == "geopotential_500")
         & (table.region == "global")
-        & (table.lead_time == 24)
+        & (table.lead_time_h == 24)
     ]
     expected = scores["rmse"].sel(
         source="forecast", channel="geopotential_500", region="global", lead_time=24
@@ -105,10 +106,24 @@ def test_the_forecast_is_cf_in_physical_units(finished):
     ).all()
 
 
-def test_the_summary_tells_skill_plots_and_mlflow(finished):
+def test_the_summary_tells_skill_and_that_the_data_are_simulated(finished):
     summary = finished.file("08_reporting", "sample", "summary.txt").read_text()
-    for word in ("persistence", "climatology", "geopotential_500", "figures", "mlflow"):
-        assert word in summary.lower(), word
+    for word in ("persistence", "climatology", "Z500", "simulated"):
+        assert word in summary, word
+
+
+def test_the_command_skips_what_stands_and_ends_with_what_to_open(finished):
+    result = finished.command("run")
+    assert result.returncode == 0, result.stderr
+    assert "ingest: skipped; unchanged" in result.stderr
+    assert "to run" not in result.stderr
+    for words in ("RMSE of forecasts", "figures", "model_card.html", "make ui"):
+        assert words in result.stdout, words
+
+
+def test_the_model_card_says_that_the_data_are_simulated(finished):
+    card = finished.file("08_reporting", "sample", "model_card.html").read_text()
+    assert "SIMULATED DATA" in card
 
 
 def test_the_run_is_in_mlflow(run):
@@ -134,7 +149,11 @@ def test_lineage_is_complete(run):
 
 
 def test_the_logged_model_takes_physical_units(finished, run):
-    (logged,) = mlflow.search_logged_models(experiment_ids=[run["experiment_id"]], output_format="list")
+    logged = mlflow.search_logged_models(
+        experiment_ids=[run["experiment_id"]],
+        filter_string=f"source_run_id = '{run['run_id']}'",
+        output_format="list",
+    )[0]
     model = mlflow.pyfunc.load_model(logged.model_uri)
     catalog = finished.catalog()
     store, forecaster = catalog.load("tensors"), catalog.load("model")

@@ -12,7 +12,17 @@ from pathlib import Path
 PACKAGE = "weathermill"
 
 #: Code that changes what is told, not what is computed. Parameters' values are digested by themselves.
-WITHOUT_EFFECT = ("errors", "progress", "parameters", "tracking", "hooks", "settings", "cli", "incremental", "datasets")
+WITHOUT_EFFECT = (
+    "errors",
+    "progress",
+    "parameters",
+    "tracking",
+    "hooks",
+    "settings",
+    "cli",
+    "incremental",
+    "datasets",
+)
 
 
 def code_digest(function: Callable[..., object]) -> str:
@@ -82,12 +92,18 @@ def _essence(module: str) -> str:
     tree = _tree(module)
     for node in _documented(tree):
         first = node.body[0] if node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        if (
+            isinstance(first, ast.Expr)
+            and isinstance(first.value, ast.Constant)
+            and isinstance(first.value.value, str)
+        ):
             first.value.value = ""
     return ast.dump(tree)
 
 
-def _documented(tree: ast.Module) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+def _documented(
+    tree: ast.Module,
+) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield node

@@ -14,6 +14,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic import BaseModel
 
+from weathermill.errors import WeathermillError
 from weathermill.incremental.code import code_digest
 from weathermill.incremental.records import Record, read_record
 
@@ -135,7 +136,9 @@ def _reason_to_run(
         if record is None:
             return f"{name} has no record that fits it"
         if record.fingerprint != expected[name]:
-            changed = sorted(key for key in {*parts, *record.parts} if parts.get(key) != record.parts.get(key))
+            changed = sorted(
+                key for key in {*parts, *record.parts} if parts.get(key) != record.parts.get(key)
+            )
             return "changed: " + ", ".join("its code" if key == "code" else key for key in changed)
     return f"{upstream[0]} is made anew" if upstream and on_disk else ""
 
@@ -185,7 +188,11 @@ def _free_input(name: str, catalog: DataCatalog) -> str:
     if not getattr(dataset, "has_fingerprint", True):
         return ""
     if hasattr(dataset, "fingerprint"):
-        return dataset.fingerprint()
+        try:
+            return dataset.fingerprint()
+        except WeathermillError as error:
+            # Whoever loads it tells what is wrong, if a node that runs needs it at all.
+            return f"unreadable: {error.code}"
     path = output_path(dataset)
     if path is None or not path.exists():
         return ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -83,7 +82,7 @@ def write_record(output: Path, record: Record) -> None:
     target = record_path(output)
     partial = target.with_name(target.name + ".partial")
     partial.write_text(json.dumps(asdict(record), indent=1))
-    os.replace(partial, target)
+    partial.replace(target)
 
 
 def remove_record(output: Path) -> None:

@@ -26,14 +26,16 @@ def plan_for(pipeline: Pipeline, catalog: DataCatalog) -> list[NodePlan]:
     """Plan a run with the parameters that are in the catalog."""
     parameters = validate_parameters(catalog.load("parameters"))
     return make_plan(
-        pipeline, catalog, {name: getattr(parameters, name) for name in type(parameters).model_fields},
+        pipeline,
+        catalog,
+        {name: getattr(parameters, name) for name in type(parameters).model_fields},
         force=forced_nodes(parameters.force),
     )
 
 
 def forced_nodes(force: bool | str | list[str]) -> bool | Collection[str]:
     """Turn the parameter ``force`` into names of nodes: a pipeline's name stands for its nodes."""
-    from kedro.framework.project import pipelines  # noqa: PLC0415 — only known once a project is configured
+    from kedro.framework.project import pipelines
 
     if isinstance(force, bool):
         return force

@@ -46,7 +46,9 @@ def status_table(context: KedroContext, names: Sequence[str]) -> str:
                 continue
             state = "stands" if not plan.runs else f"out of date ({plan.reason})"
             size = f"{record.size / 2**20:.1f} MiB"
-            table.add_row(plan.node.name, name, state, record.fingerprint[:12], size, record.age, record.run_id[:8])
+            table.add_row(
+                plan.node.name, name, state, record.fingerprint[:12], size, record.age, record.run_id[:8]
+            )
     console = Console(file=io.StringIO(), width=160)
     console.print(table)
     return console.file.getvalue()

@@ -10,8 +10,8 @@ from typing import Any
 import mlflow
 import numpy as np
 
-from weathermill.training.engine import choose_device
 from weathermill.models.forecaster import Forecaster
+from weathermill.training.engine import choose_device
 
 
 class ForecastModel(mlflow.pyfunc.PythonModel):
@@ -26,7 +26,8 @@ class ForecastModel(mlflow.pyfunc.PythonModel):
         """Load the weights."""
         self.forecaster = Forecaster.load(context.artifacts["forecaster"], device=choose_device())
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> np.ndarray:
+    # Without type hints: MLflow would take them for a signature of its own, which is given when the model is logged.
+    def predict(self, context, model_input, params=None):
         """Forecast from every state of ``model_input``."""
         steps = int((params or {}).get("steps", 1))
         if isinstance(model_input, dict):

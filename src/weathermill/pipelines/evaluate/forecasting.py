@@ -15,7 +15,9 @@ from weathermill.progress import Progress
 from weathermill.tensors.store import TensorStore
 from weathermill.verification import times as clock
 from weathermill.verification.baselines import Climatology, climatology
+from weathermill.verification.metrics import headline_leads
 from weathermill.verification.scores import ScoreAccumulator
+from weathermill.verification.spectra import SpectrumAccumulator
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ def score_forecasts(
     steps: int,
     initial_step: int = 1,
     batch_size: int = 16,
-) -> xr.Dataset:
+) -> tuple[xr.Dataset, xr.Dataset]:
     """Forecast from the states of the test period and score against truth, persistence and climatology.
 
     Parameters
@@ -78,8 +80,10 @@ def score_forecasts(
 
     Returns
     -------
-    xarray.Dataset
+    scores
         As ``ScoreAccumulator.result``.
+    spectra
+        As ``SpectrumAccumulator.result``, at the headline lead times.
     """
     n = forecaster.n_prognostic
     hours = store.time_step / 3600
@@ -92,7 +96,14 @@ def score_forecasts(
         latitude=store.latitude,
         longitude=store.longitude,
         units=[c.units for c in channels],
-        attrs={f"climatology_{key}": str(value) for key, value in reference.attrs.items()},
+        attrs=reference.attrs,
+    )
+    spectra = SpectrumAccumulator(
+        [c.name for c in channels],
+        headline_leads(leads),
+        store.area_weights,
+        store.latitude,
+        units=[c.units for c in channels],
     )
     all_times = clock.from_seconds(store.times, store.calendar)
     starts = store.windows("test", steps)[::initial_step]
@@ -111,8 +122,9 @@ def score_forecasts(
                     persistence=initial[:, :n],
                     lead_times=[leads[step]],
                 )
+                spectra.update(forecast[:, None], truth[:, None], lead_times=[leads[step]])
                 progress.update(len(batch))
-    return accumulator.result()
+    return accumulator.result(), spectra.result()
 
 
 def example_forecast(store: TensorStore, forecaster: Forecaster, *, steps: int) -> xr.Dataset:

@@ -8,9 +8,9 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from weathermill.training.engine import choose_device
 from weathermill.models.forecaster import Forecaster
-from weathermill.parameters import EvaluateParameters
+from weathermill.parameters import EvaluateParameters, TrainParameters
+from weathermill.pipelines.evaluate import card
 from weathermill.pipelines.evaluate.forecasting import (
     example_forecast,
     lead_steps,
@@ -18,9 +18,15 @@ from weathermill.pipelines.evaluate.forecasting import (
     score_forecasts,
 )
 from weathermill.tensors.store import TensorStore
+from weathermill.tracking.runs import software_versions
+from weathermill.training.engine import choose_device
 from weathermill.verification import maps, plots
 from weathermill.verification.metrics import headline_channels, scores_to_metrics
+from weathermill.verification.model_card import CardFigure, render_model_card
+from weathermill.verification.scorecards import scorecard
 from weathermill.verification.scores import to_frame
+from weathermill.verification.significance import confidence_intervals
+from weathermill.verification.spectra import spectra_plot
 from weathermill.verification.summary import text_summary
 
 logger = logging.getLogger(__name__)
@@ -28,11 +34,11 @@ logger = logging.getLogger(__name__)
 
 def evaluate_forecasts(
     tensors: TensorStore, model: Forecaster, parameters: EvaluateParameters
-) -> tuple[xr.Dataset, xr.Dataset]:
-    """Score forecasts of the test period, and keep one of them to look at."""
+) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Score forecasts of the test period, take their spectra, and keep one of them to look at."""
     steps = lead_steps(tensors, parameters.lead_time_hours)
     model = model.to(choose_device()).eval()
-    scores = score_forecasts(
+    scores, spectra = score_forecasts(
         tensors,
         model,
         make_climatology(tensors),
@@ -41,7 +47,14 @@ def evaluate_forecasts(
         batch_size=parameters.batch_size,
     )
     scores.attrs["simulated"] = int(bool(tensors.manifest["provenance"].get("simulated")))
-    return scores, example_forecast(tensors, model, steps=steps)
+    return scores, spectra, example_forecast(tensors, model, steps=steps)
+
+
+def bound_scores(scores: xr.Dataset, parameters: EvaluateParameters, seed: int) -> xr.Dataset:
+    """Bootstrap confidence intervals over initial times."""
+    return confidence_intervals(
+        scores, level=parameters.confidence, n_resamples=parameters.bootstrap_samples, seed=seed
+    )
 
 
 def tabulate_scores(scores: xr.Dataset) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -50,23 +63,36 @@ def tabulate_scores(scores: xr.Dataset) -> tuple[pd.DataFrame, dict[str, float]]
 
 
 def draw_figures(
-    scores: xr.Dataset, example: xr.DataArray, history: pd.DataFrame, parameters: EvaluateParameters
-) -> dict[str, Figure]:
-    """Draw skill curves, a scorecard, maps of one forecast, and the loss curves."""
+    scores: xr.Dataset,
+    intervals: xr.Dataset,
+    spectra: xr.Dataset,
+    example: xr.Dataset,
+    history: pd.DataFrame,
+    parameters: EvaluateParameters,
+) -> tuple[dict[str, Figure], list[CardFigure]]:
+    """Draw skill curves, scorecards, spectra, maps of one forecast and the loss curves; for files and for the card."""
     channels = _present(parameters.headline_channels, scores)
-    figures = {
-        "skill_rmse.png": plots.skill_curves(scores, channels=channels),
-        "skill_acc.png": plots.acc_curves(scores, channels=channels),
-        "scorecard_persistence.png": plots.scorecard(scores, reference="persistence"),
-        "scorecard_climatology.png": plots.scorecard(scores, reference="climatology"),
-        "loss.png": plots.loss_curves(history.to_dict("records")),
-    }
+    drawn = [
+        CardFigure(
+            "skill", "RMSE by lead time", plots.skill_curves(scores, channels=channels, intervals=intervals)
+        ),
+        CardFigure(
+            "skill",
+            "Anomaly correlation by lead time",
+            plots.acc_curves(scores, channels=channels, intervals=intervals),
+        ),
+        CardFigure("skill", "RMSE against persistence", scorecard(scores, reference="persistence")),
+        CardFigure("skill", "RMSE against climatology", scorecard(scores, reference="climatology")),
+        CardFigure("spectra", "Power by zonal wavenumber", spectra_plot(spectra, channels=channels[:3])),
+        CardFigure("training", "Loss by epoch", plots.loss_curves(history.to_dict("records"))),
+    ]
+    names = ["skill_rmse", "skill_acc", "scorecard_persistence", "scorecard_climatology", "spectra", "loss"]
     leads = [lead for lead in parameters.map_lead_times_hours if lead in example["lead_time"].values]
     leads = leads or [float(example["lead_time"].values[-1])]
     units = dict(zip(scores["channel"].values, scores["units"].values, strict=True))
     for channel in _present(parameters.map_channels, scores)[:4]:
         chosen = _channel(example, channel).sel(lead_time=leads)
-        figures[f"map_{channel}.png"] = maps.forecast_maps(
+        figure = maps.forecast_maps(
             chosen.sel(source="forecast").values,
             chosen.sel(source="truth").values,
             example["latitude"].values,
@@ -76,7 +102,37 @@ def draw_figures(
             lead_times=leads,
             init_time=example["init_time"].values[()],
         )
-    return figures
+        drawn.append(CardFigure("maps", f"{channel}: truth, forecast and error", figure))
+        names.append(f"map_{channel}")
+    return {f"{name}.png": entry.figure for name, entry in zip(names, drawn, strict=True)}, drawn
+
+
+def write_model_card(
+    tensors: TensorStore,
+    model: Forecaster,
+    scores: xr.Dataset,
+    intervals: xr.Dataset,
+    figures: list[CardFigure],
+    history: pd.DataFrame,
+    training: TrainParameters,
+) -> str:
+    """Write the model card."""
+    return render_model_card(
+        scores,
+        title="Weathermill forecast network",
+        subtitle=f"{model.config.name}, {tensors.grid_shape[0]} x {tensors.grid_shape[1]}, {len(tensors.channels)} channels",
+        simulated=tensors.manifest["provenance"].get("simulated"),
+        data=card.data_facts(tensors),
+        grid=card.grid_facts(tensors),
+        channels=card.channel_facts(tensors),
+        normalisation=card.normalisation_text(model),
+        model=card.model_facts(model),
+        training=card.training_facts(history, training),
+        provenance=card.provenance_facts(tensors),
+        versions=software_versions(),
+        intervals=intervals,
+        figures=figures,
+    )
 
 
 def summarise(scores: xr.Dataset, parameters: EvaluateParameters) -> str:
@@ -85,7 +141,9 @@ def summarise(scores: xr.Dataset, parameters: EvaluateParameters) -> str:
     return text_summary(
         scores,
         channels=_present(parameters.headline_channels, scores),
-        notes=["The data are simulated: these figures say nothing of the real atmosphere."] if simulated else [],
+        notes=["The data are simulated: these figures say nothing of the real atmosphere."]
+        if simulated
+        else [],
     )
 
 

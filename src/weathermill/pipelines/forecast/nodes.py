@@ -8,7 +8,6 @@ import math
 import numpy as np
 import xarray as xr
 
-from weathermill.training.engine import choose_device
 from weathermill.errors import MissingDataError
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.flatten import from_channels, to_channels
@@ -19,6 +18,7 @@ from weathermill.models.forecaster import Forecaster
 from weathermill.parameters import ForecastParameters, RegridParameters
 from weathermill.pipelines.forecast.initial import select_time, wanted_variables
 from weathermill.progress import Progress
+from weathermill.training.engine import choose_device
 from weathermill.verification.times import add_hours
 
 logger = logging.getLogger(__name__)

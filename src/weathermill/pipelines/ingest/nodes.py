@@ -8,6 +8,7 @@ import xarray as xr
 
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.inspection import InspectionReport, inspect
+from weathermill.fields.missing import refuse_missing
 from weathermill.fields.opening import OpenedSources
 from weathermill.parameters import IngestParameters
 
@@ -37,8 +38,11 @@ def render_inspection(findings: InspectionReport) -> str:
 
 
 def ingest_fields(raw: OpenedSources, findings: InspectionReport, parameters: IngestParameters) -> xr.Dataset:
-    """Bring the sources into canonical form, lazily; refuse if the inspection found errors."""
+    """Bring the sources into canonical form, lazily; refuse if the inspection found errors,
+    and, while they are read, missing values.
+    """
     findings.raise_for_errors()
     fields = _canonical(raw, parameters)
+    fields = refuse_missing(fields, allow=parameters.allow_missing)
     fields.attrs["sources"] = json.dumps([source.to_dict() for source in raw.descriptions])
     return fields

@@ -20,10 +20,10 @@ from weathermill.pipelines.splitting import period_runs, time_seconds, time_step
 from weathermill.tensors.channels import ChannelTable
 
 
-def is_simulated(attributes: Mapping[str, Any]) -> bool:
-    """Whether a source says of itself that a model simulated it, rather than observations or an analysis."""
+def is_simulated(attributes: Mapping[str, Any]) -> bool | None:
+    """Whether a source says of itself that a model simulated it; None where it does not say."""
     text = " ".join(str(attributes.get(name, "")) for name in ("title", "source", "comment", "history"))
-    return "simulat" in text.lower()
+    return True if "simulat" in text.lower() else None
 
 
 def lay_out_tensors(
@@ -43,6 +43,7 @@ def lay_out_tensors(
         "sources": json.loads(regridded.attrs.get("sources", "[]")),
         "simulated": is_simulated(regridded.attrs),
         "title": regridded.attrs.get("title", ""),
+        "source": regridded.attrs.get("source", ""),
         "regridding": regridded.attrs.get("regridding", ""),
     }
     numbers = {name: statistics[name].values for name in ("mean", "std", "tendency_std")}

@@ -107,6 +107,11 @@ def skill_curves(
         lowest = max(row for row in range(rows) if row * columns + column < len(channels))
         axes[lowest, column].set_xlabel(lead_label)
         axes[lowest, column].tick_params(labelbottom=True)
+        if lowest < rows - 1:
+            # The labels hang into the empty place below: without this they would push all rows apart.
+            for text in (axes[lowest, column].xaxis.label, *axes[lowest, column].get_xticklabels()):
+                text.set_in_layout(False)
+            axes[lowest, column].xaxis.labelpad = 15
     axes[0, 0].xaxis.set_major_locator(_lead_locator(lead_axis))
     note = " (line: 0.6, the usual limit of useful forecasts)" if metric.startswith("acc") else ""
     if intervals is not None:

@@ -117,7 +117,7 @@ def heat_map(
         raise VerificationError("there is no finite difference to draw")
     if limit is None:
         limit = float(np.clip(np.nanpercentile(np.abs(values), 95), 1.0, 100.0))
-    numbers = len(hours) <= 12 or len(names) * len(hours) <= 260
+    numbers = len(hours) <= 12 or len(names) * len(hours) <= 600
     width = 1.6 + max(3.0, (0.36 if numbers else 0.22) * len(hours))
     figure = new_figure(width + 0.8, 1.15 + 0.19 * len(names))
     axis = figure.subplots()

@@ -63,7 +63,7 @@ def headline_table(
                     _ratio_cell(float(ratios[name].sel(channel=channel, lead_time=lead)))
                     for name in references
                 ),
-                _cell(number(factor * float(at["bias"])), _interval(bounds, "bias", factor)),
+                _cell(number(factor * float(at["bias"]))),
             ]
             if has_anomalies:
                 cells.append(_cell(f"{float(at['acc']):.3f}", _interval(bounds, "acc", 1.0)))

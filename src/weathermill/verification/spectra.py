@@ -226,14 +226,10 @@ def spectra_plot(
             )
             handles.setdefault(f"forecast, {lead:g} h", line)
             values = ratio.sel(channel=channel, region=region, lead_time=lead).isel(wavenumber=slice(1, None))
-            lower.semilogx(waves, values, color=shade, linewidth=1.2)
+            lower.loglog(waves, values, color=shade, linewidth=1.2)
         lower.axhline(1.0, color="black", linewidth=0.9)
-        top = float(
-            np.nanmax(
-                ratio.sel(channel=channel, region=region, lead_time=leads).isel(wavenumber=slice(1, None))
-            )
-        )
-        lower.set_ylim(0.0, float(np.clip(1.1 * top, 1.3, 3.0)))
+        shown = ratio.sel(channel=channel, region=region, lead_time=leads).isel(wavenumber=slice(1, None))
+        _ratio_axis(lower, shown.to_numpy())
         upper.set_title(long_name(channel))
         units = squared_units_label(channel_units(spectra, channel))
         upper.set_ylabel("Power" + (f" ({units})" if units != "1" else ""))
@@ -247,6 +243,19 @@ def spectra_plot(
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
     figure.suptitle(title or f"Zonal power spectra, {region_label(region)}", fontsize=9.5)
     return figure
+
+
+def _ratio_axis(axis: Any, ratio: np.ndarray) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+    finite = ratio[np.isfinite(ratio) & (ratio > 0)]
+    low, high = (finite.min(), finite.max()) if finite.size else (1.0, 1.0)
+    # Ten times too little or too much tells enough; a factor of two either way is always shown.
+    axis.set_ylim(float(np.clip(low / 1.1, 0.09, 0.45)), float(np.clip(high * 1.1, 2.2, 11.0)))
+    axis.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _wave_ticks(axis: Any, highest: int) -> None:

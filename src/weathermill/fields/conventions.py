@@ -35,7 +35,7 @@ from weathermill.fields.vocabulary import CONVENTIONS, VariableConvention, conve
 __all__ = ["CONVENTIONS", "VariableConvention", "canonicalise"]
 
 #: Aimed-at size of one block in memory.
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 16 * 2**20
 
 _KEPT_ATTRIBUTES = ("title", "institution", "source", "references", "comment", "license", "licence")
 

@@ -228,21 +228,22 @@ def finish_lazily(
     dask.array.Array
         ([time,] [level,] latitude, longitude).
     """
-    leading = [dim for dim in (TIME, EXPVER, LEVEL) if dim in array.dims]
-    array = array.transpose(*leading, LATITUDE, LONGITUDE)
-    wanted = {dim: -1 for dim in array.dims}
+    wanted = {str(dim): array.sizes[dim] for dim in array.dims}
     if EXPVER in array.dims:
         wanted[EXPVER] = 1
     if TIME in array.dims and chunks is not None:
         wanted[TIME] = chunks
     if array.chunks is None:
-        sizes_of = [wanted[dim] if wanted[dim] != -1 else array.sizes[dim] for dim in array.dims]
         guarded = GuardedReader(array.variable, label or str(array.name))
-        lazy = da.from_array(guarded, chunks=tuple(sizes_of), name=False, asarray=False, meta=guarded.meta)
+        sizes_of = tuple(wanted[str(dim)] for dim in array.dims)
+        lazy = da.from_array(guarded, chunks=sizes_of, name=False, asarray=False, meta=guarded.meta)
     else:
         lazy = array.variable.chunk(wanted).data
+    # Only now: transposing an array that is still in its file makes xarray read it point by point.
+    ordered = [dim for dim in (TIME, EXPVER, LEVEL, LATITUDE, LONGITUDE) if dim in array.dims]
+    lazy = lazy.transpose([array.dims.index(dim) for dim in ordered])
     if EXPVER in array.dims:
-        lazy = _merge_expver(lazy, array, axis=array.dims.index(EXPVER))
+        lazy = _merge_expver(lazy, array, axis=ordered.index(EXPVER))
     sizes = list(lazy.chunks)
     if level_index is not None:
         sizes[-3] = (len(level_index),)

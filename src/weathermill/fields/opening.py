@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,8 @@ from weathermill.errors import SourceNotFoundError, UnreadableSourceError
 from weathermill.fields.archives import extract_netcdf_members
 from weathermill.fields.fingerprint import SourceDescription, describe_file, describe_remote, describe_store
 from weathermill.fields.formats import UNDECODABLE, check_classic_size, file_format, is_zarr_store
+
+logger = logging.getLogger(__name__)
 
 _PATTERNS = ("*.nc", "*.nc4", "*.netcdf", "*.cdf", "*.grib", "*.grb", "*.grib2", "*.zarr")
 
@@ -226,7 +230,9 @@ def _open_zarr(location: str, options: Mapping[str, Any], group: str | None) -> 
     decoding = _decoding()
     decoding.pop("cache")
     try:
-        return xr.open_dataset(location, engine="zarr", cache=False, group=group, **extra, **decoding)
+        with warnings.catch_warnings(record=True) as noticed:
+            warnings.simplefilter("always")
+            dataset = xr.open_dataset(location, engine="zarr", cache=False, group=group, **extra, **decoding)
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"no Zarr store is found at {location}", where=location) from error
     except ImportError:
@@ -237,6 +243,12 @@ def _open_zarr(location: str, options: Mapping[str, Any], group: str | None) -> 
             where=location,
             remedy="Check that it is complete: a store whose writing was interrupted lacks metadata.",
         ) from error
+    for warning in noticed:
+        if "consolidated metadata" in str(warning.message):
+            logger.info("%s has no consolidated metadata, which makes opening slow", location)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return dataset
 
 
 def _open_url(opened: OpenedSources, url: str, options: dict[str, Any], engine, group) -> None:

@@ -163,7 +163,7 @@ def _measure(before, after, weights, areas, positions) -> dict[str, Any]:
             if polar:
                 rows = b.reshape(weights.target_shape)[[0, -1]]
                 span = np.nanmax(a) - np.nanmin(a)
-                if span > 0:
+                if span > 0 and not np.isnan(rows).all(axis=1).any():
                     pole_spread = max(
                         pole_spread, float(np.nanmax(np.nanmax(rows, 1) - np.nanmin(rows, 1)) / span)
                     )

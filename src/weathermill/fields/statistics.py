@@ -23,7 +23,7 @@ from weathermill.fields.moments import Moments, block_moments, merge
 from weathermill.fields.timeaxis import first_text, step_seconds
 
 #: Aimed-at size of the piece of data that one task looks at.
-PIECE_BYTES = 128 * 2**20
+PIECE_BYTES = 64 * 2**20
 
 
 def compute_statistics(

@@ -7,13 +7,16 @@ import json
 import xarray as xr
 
 from weathermill.fields.conventions import canonicalise
+from weathermill.fields.findings import Finding
 from weathermill.fields.inspection import InspectionReport, inspect
 from weathermill.fields.missing import refuse_missing
 from weathermill.fields.opening import OpenedSources
 from weathermill.parameters import IngestParameters
 
 
-def _canonical(raw: OpenedSources, parameters: IngestParameters) -> xr.Dataset:
+def _canonical(
+    raw: OpenedSources, parameters: IngestParameters, findings: list[Finding] | None = None
+) -> xr.Dataset:
     return canonicalise(
         raw.datasets,
         variables=parameters.variables,
@@ -24,12 +27,14 @@ def _canonical(raw: OpenedSources, parameters: IngestParameters) -> xr.Dataset:
         stop=parameters.stop,
         units=parameters.units,
         source_names=raw.names,
+        findings=findings,
     )
 
 
 def inspect_sources(raw: OpenedSources, parameters: IngestParameters) -> InspectionReport:
     """Look for what is wrong with what would be ingested."""
-    return inspect(_canonical(raw, parameters), source_names=raw.names)
+    noticed: list[Finding] = []
+    return inspect(_canonical(raw, parameters, noticed), source_names=raw.names, findings=noticed)
 
 
 def render_inspection(findings: InspectionReport) -> str:
@@ -38,7 +43,9 @@ def render_inspection(findings: InspectionReport) -> str:
 
 
 def ingest_fields(raw: OpenedSources, findings: InspectionReport, parameters: IngestParameters) -> xr.Dataset:
-    """Bring the sources into canonical form, lazily; refuse if the inspection found errors,
+    """Bring the sources into canonical form, lazily.
+
+    Refuse if the inspection found errors,
     and, while they are read, missing values.
     """
     findings.raise_for_errors()

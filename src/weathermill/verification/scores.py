@@ -1,26 +1,4 @@
-"""Deterministic scores that accumulate while forecasting: no forecast need be kept.
-
-Definitions follow the WMO standard for deterministic verification (Manual on the Global Data-processing and
-Forecasting System, WMO-No. 485; score definitions of the WMO Lead Centre for Deterministic NWP Verification),
-with area weights in place of its cosine of latitude. For every initial time, lead time, channel and region,
-with
-``<.>`` the area-weighted mean over the region, anomalies f' = f - c, o' = o - c against the climatology c *at
-the valid time*:
-
-=================  ========================================================================================
-``mse``            ``<(f - o)^2>``
-``bias``           ``<f - o>`` (WMO: mean error)
-``mae``            ``<|f - o|>``
-``acc``            ``<(f' - <f'>)(o' - <o'>)> / sqrt(<(f' - <f'>)^2> <(o' - <o'>)^2>)`` (WMO, centred)
-``acc_uncentred``  ``<f' o'> / sqrt(<f'^2> <o'^2>)`` (WeatherBench 2)
-``activity``       ``sqrt(<(f' - <f'>)^2> / <(o' - <o'>)^2>)``
-=================  ========================================================================================
-
-Over initial times: ``rmse`` is the square root of the mean ``mse`` (WMO, WeatherBench 2, and the code of
-WeatherBench 1); ``rmse_mean_of_roots`` is the mean over initial times of the square root (the formula printed
-in the WeatherBench 1 paper), never the larger of the two. ``bias``, ``mae`` and the correlations are
-arithmetic means; ``activity`` is the root of the ratio of mean variances.
-"""
+"""Scores that accumulate while forecasting: no forecast need be kept. Their definitions are in `formulas`."""
 
 from __future__ import annotations
 
@@ -34,29 +12,24 @@ import xarray as xr
 from weathermill.errors import VerificationError
 from weathermill.verification import times as clock
 from weathermill.verification.baselines import Climatology
+from weathermill.verification.formulas import (
+    CLIMATOLOGY,
+    DIMENSIONAL,
+    FORECAST,
+    LONG_NAMES,
+    PER_INIT,
+    PERSISTENCE,
+    SCORES,
+    aggregate,
+    per_init_scores,
+    sums_of_climatology,
+)
 from weathermill.verification.moments import MOMENTS, accumulate_moments, runs_of_patterns
 from weathermill.verification.regions import DEFAULT_REGIONS, GLOBAL, Region, region_masks
 
-FORECAST, PERSISTENCE, CLIMATOLOGY = "forecast", "persistence", "climatology"
-#: Scores with the units of their channel; the others are pure numbers.
-DIMENSIONAL = ("rmse", "rmse_mean_of_roots", "mae", "bias")
-SCORES = (*DIMENSIONAL, "acc", "acc_uncentred", "activity")
-LONG_NAMES = {
-    "rmse": "root mean square error (root of the mean over initial times)",
-    "rmse_mean_of_roots": "mean over initial times of the root mean square error",
-    "mae": "mean absolute error",
-    "bias": "mean error, forecast minus truth",
-    "acc": "anomaly correlation coefficient, centred (WMO)",
-    "acc_uncentred": "anomaly correlation coefficient, uncentred (WeatherBench 2)",
-    "activity": "standard deviation of forecast anomalies over that of observed anomalies",
-    "mse_by_init": "mean square error of each initial time",
-    "bias_by_init": "mean error of each initial time",
-    "acc_by_init": "centred anomaly correlation of each initial time",
-    "n_init": "number of initial times with data",
-    "valid_fraction": "share of the region's area with data",
-}
+__all__ = ["CLIMATOLOGY", "DIMENSIONAL", "FORECAST", "PERSISTENCE", "SCORES", "ScoreAccumulator", "to_frame"]
+
 _CACHE_BYTES = 256 * 2**20
-_PER_INIT = ("mse", "mae", "bias", "acc", "acc_uncentred", "variance_f", "variance_o", "valid_fraction")
 
 
 class ScoreAccumulator:
@@ -188,12 +161,12 @@ class ScoreAccumulator:
             sums = None
             for name, array in fields.items():
                 sums = self._sums(_contiguous(array, kind), observed, anomalies, reference)
-                values = _per_init_scores(sums, self._region_area, has_anomalies)
+                values = per_init_scores(sums, self._region_area, has_anomalies)
                 self._store(init_time, slots, name, values)
             if has_anomalies:
                 if sums is None:
                     sums = self._sums(observed, observed, anomalies, reference)
-                values = _per_init_scores(_of_climatology(sums), self._region_area, True)
+                values = per_init_scores(sums_of_climatology(sums), self._region_area, True)
                 self._store(init_time, slots, CLIMATOLOGY, values)
 
     def merge(self, other: ScoreAccumulator) -> ScoreAccumulator:
@@ -241,11 +214,11 @@ class ScoreAccumulator:
             raise VerificationError("no forecast was scored", remedy="Call update before result.")
         keys = sorted(self._rows, key=lambda key: self._init_times[key])
         names = sorted({name for row in self._rows.values() for name in row}, key=_source_order)
-        empty = np.full((len(_PER_INIT), len(self.channels), len(self.regions), len(self.lead_times)), np.nan)
+        empty = np.full((len(PER_INIT), len(self.channels), len(self.regions), len(self.lead_times)), np.nan)
         stacked = np.stack([np.stack([self._rows[key].get(name, empty) for name in names]) for key in keys])
         dims = ("init_time", "source", "channel", "region", "lead_time")
         per_init = xr.Dataset(
-            {name: (dims, stacked[:, :, position]) for position, name in enumerate(_PER_INIT)},
+            {name: (dims, stacked[:, :, position]) for position, name in enumerate(PER_INIT)},
             coords={
                 "init_time": np.array([self._init_times[key] for key in keys]),
                 "source": names,
@@ -370,44 +343,12 @@ class ScoreAccumulator:
         row = self._rows.setdefault(key, {})
         self._init_times[key] = init_time
         if source not in row:
-            shape = (len(_PER_INIT), len(self.channels), len(self.regions), len(self.lead_times))
+            shape = (len(PER_INIT), len(self.channels), len(self.regions), len(self.lead_times))
             row[source] = np.full(shape, np.nan)
         target = row[source]
         if np.isfinite(target[-1][..., slots]).any():
             raise VerificationError(f"{source} from {key} was scored before at one of these lead times")
         target[..., slots] = values
-
-
-def aggregate(per_init: xr.Dataset) -> xr.Dataset:
-    """Take scores per initial time to scores over all of them; each one with data counts the same.
-
-    Parameters
-    ----------
-    per_init
-        ``mse``, ``mae``, ``bias``, ``acc``, ``acc_uncentred``, ``variance_f``, ``variance_o`` and
-        ``valid_fraction`` with a dimension ``init_time``.
-
-    Returns
-    -------
-    xarray.Dataset
-        `SCORES`, ``n_init`` and ``valid_fraction`` without that dimension. A forecast that is missing where
-        the truth is not makes its scores NaN.
-    """
-    has_data = per_init["valid_fraction"] > 0
-    count = has_data.sum("init_time")
-
-    def mean(data: xr.DataArray) -> xr.DataArray:
-        return data.where(has_data, 0.0).sum("init_time", skipna=False) / count.where(count > 0)
-
-    result = xr.Dataset(coords=per_init.coords)
-    result["rmse"] = np.sqrt(mean(per_init["mse"]))
-    result["rmse_mean_of_roots"] = mean(np.sqrt(per_init["mse"]))
-    for name in ("mae", "bias", "acc", "acc_uncentred"):
-        result[name] = mean(per_init[name])
-    result["activity"] = np.sqrt(mean(per_init["variance_f"]) / mean(per_init["variance_o"]))
-    result["n_init"] = count.astype(np.int32)
-    result["valid_fraction"] = mean(per_init["valid_fraction"])
-    return result
 
 
 def to_frame(scores: xr.Dataset) -> pd.DataFrame:
@@ -417,32 +358,6 @@ def to_frame(scores: xr.Dataset) -> pd.DataFrame:
     frame = frame.rename(columns={"lead_time": "lead_time_h"})
     first = ["source", "channel", "units", "region", "lead_time_h"]
     return frame[first + [name for name in frame.columns if name not in first]]
-
-
-def _per_init_scores(sums: np.ndarray, region_area: np.ndarray, has_climatology: bool) -> np.ndarray:
-    """From sums (moment, channel, region, lead) to the rows of `_PER_INIT`."""
-    weight = sums[0]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        o, oo, _, f, ff, fo, ee, abs_e = sums[1:] / np.where(weight > 0, weight, np.nan)
-        # Rounding may leave a tiny negative variance where there is none.
-        variance_f, variance_o = np.maximum(ff - f * f, 0.0), np.maximum(oo - o * o, 0.0)
-        acc = (fo - f * o) / np.sqrt(variance_f * variance_o)
-        acc_uncentred = fo / np.sqrt(ff * oo)
-    acc = np.clip(acc, -1.0, 1.0)
-    scores = np.stack(
-        [ee, abs_e, f - o, acc, acc_uncentred, variance_f, variance_o, weight / region_area[:, None]]
-    )
-    if not has_climatology:
-        scores[3:7] = np.nan
-    return scores
-
-
-def _of_climatology(sums: np.ndarray) -> np.ndarray:
-    """Derive the sums of the climatology as a forecast from the truth's: f' = 0, f - o = -o'."""
-    result = np.zeros_like(sums)
-    result[:4] = sums[:4]
-    result[7], result[8] = sums[2], sums[3]
-    return result
 
 
 def _contiguous(array: Any, kind: np.dtype) -> np.ndarray:

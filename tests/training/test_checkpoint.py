@@ -126,6 +126,38 @@ def test_really_full_disk_keeps_the_last_checkpoint(small_disk):
     assert [p.name for p in small_disk.iterdir()] == ["000000-step-10"]
 
 
+def test_background_failure_raises_from_wait_or_warns_at_the_next_save(tmp_path, monkeypatch, caplog):
+    manager = CheckpointManager(tmp_path)
+    original = module.save_file
+
+    def full(tensors, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "save_file", full)
+    manager.save(state(1), epoch=1, step=10, wait=False)
+    with pytest.raises(UnwritableOutputError, match="disk is full"):
+        manager.wait()
+    manager.save(state(2), epoch=2, step=20, wait=False)
+    manager._thread.join()
+    monkeypatch.setattr(module, "save_file", original)
+    with caplog.at_level(logging.WARNING):
+        manager.save(state(3), epoch=3, step=30, wait=False)
+    assert "was not written" in caplog.text
+    assert manager.latest()[1]["k"] == 3
+
+
+def test_verify_names_what_is_damaged(tmp_path):
+    manager = CheckpointManager(tmp_path)
+    for k in (1, 2):
+        manager.save(state(k), epoch=k, step=k)
+    damaged = manager.all()[0].path / "tensors.safetensors"
+    flip(damaged, damaged.stat().st_size - 1)
+    (first, fault), (second, none) = manager.verify()
+    assert (first.name, second.name) == ("000000-step-1", "000001-step-2")
+    assert "tensors.safetensors does not match" in str(fault)
+    assert none is None
+
+
 def test_background_saves_what_the_state_was(tmp_path):
     manager = CheckpointManager(tmp_path, background=True)
     weights = torch.zeros(200_000)

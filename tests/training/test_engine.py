@@ -224,6 +224,24 @@ def test_not_finite_loss_stops_with_its_cause(tmp_path, make_store):
     assert CheckpointManager(tmp_path / "c").latest()[0].step == 0
 
 
+def test_best_epoch_without_its_checkpoint_gives_way_to_the_next(store, tmp_path, monkeypatch, caplog):
+    original = CheckpointManager.save
+
+    def save(self, state, *, epoch, **options):
+        if 0 < epoch < 3:
+            raise UnwritableOutputError("The disk is full.")
+        original(self, state, epoch=epoch, **options)
+
+    losses = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(CheckpointManager, "save", save)
+    monkeypatch.setattr(Trainer, "validate", lambda self: next(losses))
+    with caplog.at_level(logging.WARNING):
+        result = run(store, tmp_path / "c")
+    assert "Training goes on without this checkpoint" in caplog.text
+    assert "The checkpoint of the best epoch, 1, is not there; using that of epoch 3" in caplog.text
+    assert (result.best_epoch, result.best_loss) == (3, 3.0)
+
+
 def test_full_disk_under_way_is_a_warning_but_at_the_end_an_error(store, tmp_path, monkeypatch, caplog):
     original = checkpoint_module.save_file
     fail = {"from": 2, "to": 3, "calls": 0}
@@ -237,7 +255,7 @@ def test_full_disk_under_way_is_a_warning_but_at_the_end_an_error(store, tmp_pat
     monkeypatch.setattr(checkpoint_module, "save_file", sometimes)
     with caplog.at_level(logging.WARNING):
         result = run(store, tmp_path / "c")
-    assert "Training goes on without this checkpoint" in caplog.text
+    assert "was not written" in caplog.text
     assert len(result.history) == 3
     fail.update({"from": 4, "to": 5, "calls": 0})
     with pytest.raises(UnwritableOutputError, match="disk is full"):

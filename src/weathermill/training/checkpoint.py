@@ -118,11 +118,11 @@ class CheckpointManager:
     keep
         How many of the latest to keep; the best is kept besides.
     background
-        Whether `save` returns once the state is copied to host memory, and writes in a thread. A failure then
-        shows in the next call of `save` or `wait`.
+        Whether ``save(..., wait=False)`` returns once the state is copied to host memory, and a thread writes it.
+        A failure then raises from `wait`, or is a warning of the next `save`, which tries anew.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 3, background: bool = False) -> None:
+    def __init__(self, folder: str | Path, keep: int = 3, background: bool = True) -> None:
         self.folder = Path(folder)
         self.keep = max(1, int(keep))
         self.background = background
@@ -161,7 +161,10 @@ class CheckpointManager:
         UnwritableOutputError
             When the disk is full or the folder read-only; the earlier checkpoints are untouched.
         """
-        self.wait()
+        try:
+            self.wait()
+        except WeathermillError as error:
+            logger.warning("The checkpoint before this one was not written: %s", error)
         skeleton, tensors = flatten(state)
         about = {"epoch": int(epoch), "step": int(step), "metric": metric, "run_id": run_id}
         if not self.background:
@@ -311,6 +314,18 @@ class CheckpointManager:
             for _, path in folders:
                 path.rename(aside / path.name)
         logger.info("The checkpoints of an earlier training were moved to %s", aside)
+
+    def verify(self) -> list[tuple[Path, CheckpointError | None]]:
+        """Check every byte of every checkpoint: each folder with its fault, or None where it is intact."""
+        self.wait()
+        found: list[tuple[Path, CheckpointError | None]] = []
+        for _, path in self._folders():
+            try:
+                Checkpoint.open(path).verify()
+                found.append((path, None))
+            except CheckpointError as error:
+                found.append((path, error))
+        return found
 
     def run_id(self) -> str | None:
         """Give the tracker's run of the newest readable checkpoint, or None."""

@@ -116,6 +116,11 @@ class Trainer:
         self.feed.close()
         if self.validation is not None:
             self.validation.close()
+        if self.checkpoints is not None:
+            try:
+                self.checkpoints.wait()
+            except UnwritableOutputError as error:
+                logger.warning("The last checkpoint was not written; the earlier ones are intact: %s", error)
 
     def start(self, resume: bool) -> None:
         """Take over the newest intact checkpoint, or prepare for a fresh training."""
@@ -366,7 +371,15 @@ class Trainer:
                 raise CheckpointError(
                     "No checkpoint holds a finished epoch.", where=str(self.checkpoints.folder)
                 )
-            state = found[1]["step"]
+            checkpoint, saved = found
+            if checkpoint.metric != self.best_loss:
+                logger.warning(
+                    "The checkpoint of the best epoch, %d, is not there; using that of epoch %d.",
+                    self.best_epoch,
+                    checkpoint.epoch,
+                )
+                self.best_epoch, self.best_loss = checkpoint.epoch, checkpoint.metric
+            state = saved["step"]
         weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
         # An average is kept of the parameters only; BatchNorm statistics are those of the training.
         weights.update({k.removeprefix("ema."): v for k, v in state.items() if k.startswith("ema.")})

@@ -113,9 +113,14 @@ def make_store(
     ------
     FileExistsError
         When something is at `path`.
+    ValueError
+        For a grid that is none, or where unwritten steps are wanted and the data does not fill whole days.
     """
     if path.exists():
         raise FileExistsError(f"{path} exists: remove it first, or choose another name")
+    # The attributes name days: a day that is only partly written could not be told from a whole one.
+    if unwritten and (steps * hours % 24 or np.datetime64(start, "s") != np.datetime64(start, "D")):
+        raise ValueError("with unwritten steps around, the data must fill whole days, from midnight on")
     latitude, longitude = weather.grid(rows, columns)
     maker = weather.SyntheticWeather(latitude, longitude, sorted(levels), seed=seed)
     first = np.datetime64(start, "ns")

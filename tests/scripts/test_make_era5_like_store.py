@@ -151,6 +151,9 @@ def test_refuses_what_exists_and_bad_grids(make, tmp_path):
     assert "181x360" in errors
     _, status, errors = make("other.zarr", "--grid", "1x2", "--steps", "1")
     assert status == 1
+    _, status, errors = make("other.zarr", "--grid", "9x12", "--steps", "3", "--unwritten", "4")
+    assert status == 1
+    assert "whole days" in errors
     assert not (tmp_path / "other.zarr").exists()
 
 

@@ -228,7 +228,7 @@ def _pack_kernel(
 
 def planes(fields: Tensor) -> tuple[Tensor, int, int, int]:
     """Give fields whose planes are contiguous, their batch stride in units, channel stride, and the unit."""
-    h, w = fields.shape[2:]
+    w = fields.shape[3]
     if fields.stride(3) != 1 or fields.stride(2) != w:
         fields = fields.contiguous()
     unit = math.gcd(8, fields.stride(0), fields.stride(1))
@@ -244,7 +244,7 @@ def pack(state: Tensor, static: Tensor, grid: SphereGrid, buffer: Tensor) -> Non
     # The first row of the fields must start on a whole vector too.
     unit = math.gcd(unit, grid.margins[0] * columns) if grid.margins[0] else unit
     stride_b = state.stride(0) // unit
-    block_p, block_c = 64, 32
+    block_p, block_c = 128, 32
     channels = buffer.shape[-1]
     tiles = (buffer.shape[0] * triton.cdiv(rows * columns, block_p), triton.cdiv(channels, block_c))
     _pack_kernel[tiles](
@@ -264,7 +264,7 @@ def _moment_sums_kernel(
     pivot = tl.load(y_ptr + c, mask=channel, other=0.0).to(tl.float32)
     first = tl.zeros([BLOCK_M, BLOCK_C], dtype=tl.float32)
     second = tl.zeros([BLOCK_M, BLOCK_C], dtype=tl.float32)
-    for turn in range(TURNS):
+    for turn in tl.range(TURNS, loop_unroll_factor=4):
         m = (turn * tl.num_programs(0) + tl.program_id(0)) * BLOCK_M + tl.arange(0, BLOCK_M)
         mask = (m < cells)[:, None] & channel[None, :]
         values = tl.load(y_ptr + m[:, None].to(tl.int64) * channels + c[None, :], mask=mask, other=0.0)
@@ -433,7 +433,7 @@ def _rectify_backward_sums_kernel(
     y_ptr, scale_ptr, shift_ptr, mean_ptr, rstd_ptr, dz_ptr, dpooled_ptr, partial_ptr, cells, channels,
     s_n, s_i, s_j, p_n, p_i, p_j,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, POOLED: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, TURNS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, TURNS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     channel = c < channels
@@ -442,7 +442,7 @@ def _rectify_backward_sums_kernel(
     mean = tl.load(mean_ptr + c, mask=channel, other=0.0)[None, :]
     first = tl.zeros([BLOCK_M, BLOCK_C], dtype=tl.float32)
     second = tl.zeros([BLOCK_M, BLOCK_C], dtype=tl.float32)
-    for turn in range(TURNS):
+    for turn in tl.range(TURNS, loop_unroll_factor=UNROLL):
         m = (turn * tl.num_programs(0) + tl.program_id(0)) * BLOCK_M + tl.arange(0, BLOCK_M)
         mask = (m < cells)[:, None] & channel[None, :]
         if POOLED:
@@ -583,7 +583,7 @@ def rectify_backward(y, m, gamma, dz, dpooled, dy, dgamma, dbeta) -> None:
     source = dpooled if pooled else dz
     _rectify_backward_sums_kernel[grid](
         y, m.scale, m.shift, m.mean, m.rstd, dz, source, partial, cells, channels, *strides,
-        rows, columns, pooled, block_m, block_c, _turns(cells, block_m, grid),
+        rows, columns, pooled, block_m, block_c, _turns(cells, block_m, grid), 1 if pooled else 2,
     )  # fmt: skip
     _sum_pairs(partial, dbeta, dgamma)
     block_m, block_c, grid = _tile(cells, channels, TILE_ELEMENTS // share)
@@ -686,7 +686,7 @@ def _column_sums_kernel(
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     channel = c < CHANNELS
     total = tl.zeros([BLOCK_M, BLOCK_C], dtype=tl.float32)
-    for turn in range(TURNS):
+    for turn in tl.range(TURNS, loop_unroll_factor=4):
         m = (turn * tl.num_programs(0) + tl.program_id(0)) * BLOCK_M + tl.arange(0, BLOCK_M)
         mask = (m < cells)[:, None] & channel[None, :]
         values = tl.load(x_ptr + m[:, None].to(tl.int64) * CHANNELS + c[None, :], mask=mask, other=0.0)

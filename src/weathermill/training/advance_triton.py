@@ -16,7 +16,7 @@ from weathermill.models.kernels_triton import planes, sum_partials
 from weathermill.training.losses import KINDS, AreaWeightedLoss
 
 PROGRAMS = 792
-BLOCK_P, BLOCK_C = 64, 32
+BLOCK_P, BLOCK_C = 128, 32
 
 
 @triton.jit
@@ -37,7 +37,7 @@ def _error_tile(
     if TENDENCY:
         state = tl.load(state_ptr + b * s_b * S_UNIT + c_wide * S_C + p[None, :], mask=mask, other=0.0)
         state = state.to(tl.float32)
-        error = y - (target - state) / ratio[:, None]
+        error = y - (target - state) * (1.0 / ratio)[:, None]
         advanced = state + y * ratio[:, None]
     else:
         error = y - target
@@ -123,7 +123,7 @@ def _measure_backward_kernel(
         mask=(p < H * W)[:, None] & (c < CHANNELS)[None, :],
     )
     if STATE_GRADIENT:
-        back = gradient / ratio[:, None] if TENDENCY else gradient * 0.0
+        back = gradient * (1.0 / ratio)[:, None] if TENDENCY else gradient * 0.0
         place = dstate_ptr + (b * n_dynamic + c[:, None]) * (H * W) + p[None, :]
         tl.store(place, back, mask=(c < n_dynamic)[:, None] & (p < H * W)[None, :])
 

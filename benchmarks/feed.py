@@ -189,6 +189,22 @@ def beside_a_step(
     return result
 
 
+def check(store: TensorStore, tier: str, device: torch.device, **options) -> int:
+    """Compare delivered windows with the store while the device lags behind; gives the number that differ."""
+    load = Load(device)
+    different = 0
+    with make_feed(store, "validation", 2, 4, device, tier, **options) as feed:
+        kept = []
+        for batch in feed.epoch(0):
+            load(0.01)
+            kept.append((batch.starts.copy(), batch.window.clone()))
+        for starts, window in kept:
+            for i, delivered in zip(starts, window.cpu(), strict=True):
+                stored = torch.from_numpy(np.array(store.read_range(i, i + 3)))
+                different += not torch.equal(delivered, stored)
+    return different
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grid", default="181x360")
@@ -240,15 +256,18 @@ def main() -> None:
                 {**about, "case": "copy", "samples_per_second": rate / pair, "gbytes_per_second": rate / 1e9}
             )
 
+        basic = [("device", {}), ("pinned", {}), ("mapped", {}), ("mapped", {"consecutive": 4})]
+        for tier, options in basic:
+            different = check(store, tier, device, **options)
+            print(f"check {tier} {options or ''}: {different} windows differ from the store")
+            emit({**about, "case": "check", "tier": tier, "different": different, **options})
+
         print(
-            f"\n{'tier':>8} {'batch':>6} {'step at':>8} {'samples/s':>10} {'waiting':>8} {'copying':>8} {'loading':>8}"
+            f"\n{'tier':>8} {'batch':>6} {'step at':>8} {'samples/s':>10} {'waiting':>8} {'copying':>8} "
+            f"{'loading':>8}"
         )
-        cases = [("device", {}), ("pinned", {}), ("mapped", {})]
-        cases += [
-            ("mapped", {"consecutive": 4}),
-            ("mapped", {"threads": 4}),
-            ("mapped", {"threads": best[1]}),
-        ]
+        further = [{"reader": "pread"}, {"reader": "memmap"}, {"threads": 4}, {"threads": best[1]}]
+        cases = [*basic, *(("mapped", options) for options in further)]
         for tier, options in cases:
             for rate in [None, *a.rates] if not options else [None, a.rates[-1]]:
                 row = beside_a_step(store, tier, a.batch, device, rate, a.seconds, **options)

@@ -117,6 +117,22 @@ def test_leaving_an_epoch_early_frees_the_threads(gappy):
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("tier", TIERS)
+def test_an_epoch_may_be_begun_before_it_is_needed(gappy, tier):
+    with make_feed(gappy, "train", 1, 4, "cpu", tier, seed=2, threads=2) as feed:
+        expected_order = [batch.starts.tolist() for batch in feed.epoch(1)]
+        for _ in feed.epoch(0):
+            pass
+        ahead = feed.epoch(1)
+        time.sleep(0.02)
+        assert [batch.starts.tolist() for batch in ahead] == expected_order
+        assert list(ahead) == []
+        begun = feed.epoch(0)
+        next(begun)
+        other = feed.epoch(1)
+        assert [batch.starts.tolist() for batch in other] == expected_order
+
+
 def test_slow_consumer_never_sees_an_overwritten_window(gappy):
     with make_feed(gappy, "train", 1, 2, "cpu", "mapped", threads=2, prefetch=1) as feed:
         for batch in feed.epoch(0):

@@ -46,6 +46,24 @@ class Batch(NamedTuple):
     starts: np.ndarray
 
 
+class Epoch:
+    """The batches of an epoch, as an iterator that can be left early."""
+
+    def __init__(self, source: Iterator[tuple[np.ndarray, torch.Tensor]]) -> None:
+        self._source = source
+
+    def __iter__(self) -> Epoch:
+        return self
+
+    def __next__(self) -> Batch:
+        starts, window = next(self._source)
+        return Batch(window, starts)
+
+    def close(self) -> None:
+        """Leave the rest, and stop what reads it."""
+        self._source.close()
+
+
 class Feed:
     """Batches of windows of one split; made by `make_feed`.
 
@@ -108,8 +126,8 @@ class Feed:
         """Count the batches of an epoch on this rank."""
         return self.sampling.batches(self.steps if steps is None else steps)
 
-    def epoch(self, epoch: int = 0, start_batch: int = 0, steps: int | None = None) -> Iterator[Batch]:
-        """Yield the batches of an epoch.
+    def epoch(self, epoch: int = 0, start_batch: int = 0, steps: int | None = None) -> Epoch:
+        """Begin an epoch: reading and copying start at once, ahead of the first batch that is asked for.
 
         Parameters
         ----------
@@ -120,19 +138,15 @@ class Feed:
         steps
             Time steps of a window, at most those that the feed was made for; all when None.
 
-        Yields
-        ------
-        Batch
+        Returns
+        -------
+        Epoch
+            An iterator of `Batch`. Beginning another epoch ends the one before.
         """
         steps = self.steps if steps is None else steps
         if not 0 <= steps <= self.steps:
             raise ParameterError(f"The feed was made for up to {self.steps} steps; {steps} were asked for.")
-        source = self._source.epoch(self.sampling.epoch(epoch, steps, start_batch), steps)
-        try:
-            for starts, window in source:
-                yield Batch(window, starts)
-        finally:
-            source.close()
+        return Epoch(self._source.epoch(self.sampling.epoch(epoch, steps, start_batch), steps))
 
     def take_copy_seconds(self) -> float:
         """Seconds that the copy engine was busy since the last call; 0 where nothing is copied on the way."""

@@ -5,12 +5,11 @@ At any time one batch is computed on, the next is being copied and further ones 
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,7 +91,9 @@ class DeviceSlot:
         self.released.record(torch.cuda.current_stream(self.tensor.device))
 
 
-class _HostSlot:
+class HostSlot:
+    """A page-locked buffer that a batch is read into; `copied` is recorded when the device has it."""
+
     def __init__(self, states: int, store: TensorStore, pin: bool) -> None:
         self.buffer = HostBuffer((states, *store.state_shape), store.numpy_dtype, pin)
         self.array = self.buffer.array
@@ -102,6 +103,7 @@ class _HostSlot:
         self.copied: torch.cuda.Event | None = None
 
     def close(self) -> None:
+        """Unlock the memory."""
         self.buffer.close()
         self.index_buffer.close()
 
@@ -118,7 +120,7 @@ READERS = {
 _PREFERENCE = 1.25
 
 
-def choose_reader(store: TensorStore, slots: Sequence[_HostSlot], pool: ThreadPoolExecutor) -> str:
+def choose_reader(store: TensorStore, slots: Sequence[HostSlot], pool: ThreadPoolExecutor) -> str:
     """Time both ways of reading on some states that the page cache holds, and choose the faster.
 
     Parameters
@@ -182,73 +184,29 @@ class MappedReader:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="weathermill-read")
         # Without a copy to a device the consumer works in the host slot itself, which therefore needs one
         # more.
-        self._host = [_HostSlot(states, store, self.cuda) for _ in range(prefetch + (1 if self.cuda else 2))]
-        self.reader = choose_reader(store, self._host, self._pool) if reader == "auto" else reader
+        self.host = [HostSlot(states, store, self.cuda) for _ in range(prefetch + (1 if self.cuda else 2))]
+        self.reader = choose_reader(store, self.host, self._pool) if reader == "auto" else reader
         self._read = READERS[self.reader](store)
-        self._device: list[DeviceSlot] = []
+        self.device_slots: list[DeviceSlot] = []
         self._stream = torch.cuda.Stream(device) if self.cuda else None
+        self._active: MappedEpoch | None = None
         if self.cuda:
             shape = (states, *store.state_shape)
-            self._device = [DeviceSlot(shape, states, store.torch_dtype, device) for _ in range(3)]
+            self.device_slots = [DeviceSlot(shape, states, store.torch_dtype, device) for _ in range(3)]
 
     def close(self) -> None:
         """Stop the threads and give the buffers back."""
+        if self._active is not None:
+            self._active.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
         if self.cuda:
             torch.cuda.synchronize(self.device)
-        for slot in self._host:
+        for slot in self.host:
             slot.close()
-        self._host, self._device = [], []
+        self.host, self.device_slots, self._active = [], [], None
 
-    def epoch(self, batches: Sequence[np.ndarray], steps: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Yield (starts, window) for each batch; a window is valid until the next is asked for."""
-        ready: queue.Queue[_Ready | BaseException | None] = queue.Queue()
-        free_host: queue.Queue[_HostSlot] = queue.Queue()
-        free_device: queue.Queue[DeviceSlot | None] = queue.Queue()
-        for slot in self._host:
-            free_host.put(slot)
-        for slot in self._device:
-            free_device.put(slot)
-        stop = threading.Event()
-        worker = threading.Thread(
-            target=self._work,
-            args=(batches, steps, ready, free_host, free_device, stop),
-            name="weathermill-feed",
-            daemon=True,
-        )
-        worker.start()
-        slot = None
-        try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                starts, plan, slot = item
-                if self.cuda:
-                    slot.hand_over()
-                yield starts, self._windows(slot, plan, len(starts), steps)
-                if self.cuda:
-                    slot.release()
-                    free_device.put(slot)
-                else:
-                    free_host.put(slot)
-        finally:
-            if self.cuda and slot is not None:
-                slot.release()
-            stop.set()
-            free_device.put(None)
-            free_host.put(None)  # type: ignore[arg-type]
-            worker.join()
-
-    def _windows(self, slot: Any, plan: ReadPlan, batch: int, steps: int) -> torch.Tensor:
-        states = slot.tensor[: plan.states]
-        if self.device.type not in ("cuda", "cpu"):
-            states = states.to(self.device)
-        if plan.index is not None:
-            index = slot.index[: plan.index.size]
-            states = states.index_select(0, index.to(states.device))
-        return states.view(batch, steps + 1, *self.store.state_shape)
-
-    def _submit(self, plan: ReadPlan, slot: _HostSlot) -> list[Future]:
+    def submit(self, plan: ReadPlan, slot: HostSlot) -> list[Future]:
+        """Have the threads read a batch into a buffer."""
         per_read = max(1, _READ_BYTES // self.store.state_nbytes)
         if plan.index is not None:
             slot.index_buffer.array[: plan.index.size] = plan.index
@@ -260,56 +218,8 @@ class MappedReader:
                 futures.append(self._pool.submit(self._read, first, last, target))
         return futures
 
-    def _work(
-        self,
-        batches: Sequence[np.ndarray],
-        steps: int,
-        ready: queue.Queue,
-        free_host: queue.Queue,
-        free_device: queue.Queue,
-        stop: threading.Event,
-    ) -> None:
-        reading: deque[tuple[np.ndarray, ReadPlan, _HostSlot, list[Future]]] = deque()
-        todo = iter(batches)
-        exhausted = False
-        try:
-            while not stop.is_set():
-                while not exhausted and (not reading or not free_host.empty()):
-                    starts = next(todo, None)
-                    if starts is None:
-                        exhausted = True
-                        break
-                    slot = free_host.get()
-                    if slot is None:
-                        return
-                    if slot.copied is not None:
-                        slot.copied.synchronize()
-                    plan = plan_reads(starts, steps)
-                    reading.append((starts, plan, slot, self._submit(plan, slot)))
-                if not reading:
-                    break
-                starts, plan, slot, futures = reading.popleft()
-                for future in futures:
-                    future.result()
-                if not self.cuda:
-                    ready.put((starts, plan, slot))
-                    continue
-                target = free_device.get()
-                if target is None:
-                    return
-                self._copy(slot, target, plan)
-                free_host.put(slot)
-                ready.put((starts, plan, target))
-            ready.put(None)
-        except BaseException as error:
-            ready.put(error)
-        finally:
-            for *_, futures in reading:
-                for future in futures:
-                    future.cancel()
-                wait(futures)
-
-    def _copy(self, source: _HostSlot, target: DeviceSlot, plan: ReadPlan) -> None:
+    def copy(self, source: HostSlot, target: DeviceSlot, plan: ReadPlan) -> None:
+        """Queue the copy of a batch to the device."""
         with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
             start = target.begin(self._stream)
             target.tensor[: plan.states].copy_(source.tensor[: plan.states], non_blocking=True)
@@ -318,13 +228,127 @@ class MappedReader:
             source.copied = target.end(self._stream)
             self.copies.add(start, source.copied)
 
+    def epoch(self, batches: Sequence[np.ndarray], steps: int) -> MappedEpoch:
+        """Begin to read the batches of an epoch; gives an iterator of (starts, window).
 
-@contextlib.contextmanager
-def closing_iterator(iterator: Iterator) -> Iterator[Iterator]:
-    """Close a generator at the end of the block, however it ends."""
-    try:
-        yield iterator
-    finally:
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            close()
+        Reading begins at once, so that an epoch asked for before it is needed starts without a wait. An epoch that
+        was not finished ends here: the buffers serve one at a time.
+        """
+        if self._active is not None:
+            self._active.close()
+        self._active = MappedEpoch(self, batches, steps)
+        return self._active
+
+
+class MappedEpoch:
+    """The batches of one epoch on their way: an iterator of (starts, window), each valid until the next.
+
+    Parameters
+    ----------
+    reader
+        Whose threads and buffers serve.
+    batches
+        Window starts of each batch.
+    steps
+        A window has ``steps + 1`` states.
+    """
+
+    def __init__(self, reader: MappedReader, batches: Sequence[np.ndarray], steps: int) -> None:
+        self.reader, self.batches, self.steps = reader, batches, steps
+        self._ready: queue.Queue[_Ready | BaseException | None] = queue.Queue()
+        self._free_host: queue.Queue[HostSlot | None] = queue.Queue()
+        self._free_device: queue.Queue[DeviceSlot | None] = queue.Queue()
+        for slot in reader.host:
+            self._free_host.put(slot)
+        for slot in reader.device_slots:
+            self._free_device.put(slot)
+        self._stop = threading.Event()
+        self._current: Any = None
+        self._worker = threading.Thread(target=self._work, name="weathermill-feed", daemon=True)
+        self._worker.start()
+
+    def __iter__(self) -> MappedEpoch:
+        return self
+
+    def __next__(self) -> tuple[np.ndarray, torch.Tensor]:
+        self._release()
+        item = None if self._stop.is_set() else self._ready.get()
+        if item is None:
+            self.close()
+            raise StopIteration
+        if isinstance(item, BaseException):
+            self.close()
+            raise item
+        starts, plan, slot = item
+        self._current = slot
+        if self.reader.cuda:
+            slot.hand_over()
+        return starts, self._windows(slot, plan, len(starts))
+
+    def _release(self) -> None:
+        slot, self._current = self._current, None
+        if slot is None:
+            return
+        if self.reader.cuda:
+            slot.release()
+            self._free_device.put(slot)
+        else:
+            self._free_host.put(slot)
+
+    def close(self) -> None:
+        """Stop reading; the buffers are free once the worker has gone."""
+        self._release()
+        self._stop.set()
+        self._free_device.put(None)
+        self._free_host.put(None)
+        self._worker.join()
+
+    def _windows(self, slot: Any, plan: ReadPlan, batch: int) -> torch.Tensor:
+        states = slot.tensor[: plan.states]
+        if self.reader.device.type not in ("cuda", "cpu"):
+            states = states.to(self.reader.device)
+        if plan.index is not None:
+            index = slot.index[: plan.index.size]
+            states = states.index_select(0, index.to(states.device))
+        return states.view(batch, self.steps + 1, *self.reader.store.state_shape)
+
+    def _work(self) -> None:
+        reading: deque[tuple[np.ndarray, ReadPlan, HostSlot, list[Future]]] = deque()
+        # Host buffers that the device is still copying from.
+        copying: deque[HostSlot] = deque()
+        todo = deque(self.batches)
+        try:
+            while (todo or reading) and not self._stop.is_set():
+                while todo:
+                    while copying and (copying[0].copied.query() or not (reading or self._free_host.qsize())):
+                        copying[0].copied.synchronize()
+                        self._free_host.put(copying.popleft())
+                    if reading and not self._free_host.qsize():
+                        break
+                    slot = self._free_host.get()
+                    if slot is None:
+                        return
+                    plan = plan_reads(todo[0], self.steps)
+                    reading.append((todo.popleft(), plan, slot, self.reader.submit(plan, slot)))
+                starts, plan, slot, futures = reading[0]
+                for future in futures:
+                    future.result()
+                target: Any = slot
+                if self.reader.cuda:
+                    target = self._free_device.get()
+                    if target is None:
+                        return
+                    self.reader.copy(slot, target, plan)
+                    copying.append(slot)
+                reading.popleft()
+                self._ready.put((starts, plan, target))
+            self._ready.put(None)
+        except BaseException as error:
+            self._ready.put(error)
+        finally:
+            for *_, futures in reading:
+                for future in futures:
+                    future.cancel()
+                wait(futures)
+            for slot in copying:
+                slot.copied.synchronize()

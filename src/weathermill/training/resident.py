@@ -13,7 +13,7 @@ from weathermill.tensors.shards import as_tensor
 from weathermill.tensors.store import TensorStore
 from weathermill.training.memory import HostBuffer
 from weathermill.training.prefetch import CopyTimer, DeviceSlot
-from weathermill.training.sampling import plan_reads
+from weathermill.training.sampling import ReadPlan, plan_reads
 
 _CHUNK_BYTES = 256 * 2**20
 
@@ -165,35 +165,18 @@ class PinnedTier:
         self.data = as_tensor(self.buffer.array, store.dtype)
         self.copies = CopyTimer()
         self._stream = torch.cuda.Stream(device)
-        self._slots = [DeviceSlot((states, *self.shape), states, store.torch_dtype, device) for _ in range(3)]
+        self.slots = [DeviceSlot((states, *self.shape), states, store.torch_dtype, device) for _ in range(3)]
+        self._active: PinnedEpoch | None = None
 
-    def epoch(self, batches: Sequence[np.ndarray], steps: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Yield (starts, window) for each batch; a window is valid until the next is asked for."""
-        free = deque(self._slots)
-        ahead: deque = deque()
-        todo = iter(batches)
-        slot = None
-        try:
-            while True:
-                # Two copies ahead: the one that the next batch needs, and one to keep the copy engine busy.
-                while free and (starts := next(todo, None)) is not None:
-                    target = free.popleft()
-                    ahead.append((starts, self._copy(starts, steps, target), target))
-                if not ahead:
-                    return
-                starts, plan, slot = ahead.popleft()
-                slot.hand_over()
-                states = slot.tensor[: plan.states]
-                if plan.index is not None:
-                    states = states.index_select(0, slot.index[: plan.index.size])
-                yield starts, states.view(len(starts), steps + 1, *self.shape)
-                slot.release()
-                free.append(slot)
-        finally:
-            if slot is not None:
-                slot.release()
+    def epoch(self, batches: Sequence[np.ndarray], steps: int) -> PinnedEpoch:
+        """Begin to copy the batches of an epoch; gives an iterator of (starts, window)."""
+        if self._active is not None:
+            self._active.close()
+        self._active = PinnedEpoch(self, batches, steps)
+        return self._active
 
-    def _copy(self, starts: np.ndarray, steps: int, target: DeviceSlot):
+    def copy(self, starts: np.ndarray, steps: int, target: DeviceSlot) -> ReadPlan:
+        """Queue the copies of a batch to the device."""
         plan = plan_reads(starts, steps)
         with torch.cuda.stream(self._stream):
             begin = target.begin(self._stream)
@@ -212,5 +195,50 @@ class PinnedTier:
         """Free the memory."""
         torch.cuda.synchronize(self.device)
         self.buffer.close()
-        self._slots = []
+        self.slots, self._active = [], None
         self.data = torch.empty(0)
+
+
+class PinnedEpoch:
+    """The batches of one epoch on their way: an iterator of (starts, window), each valid until the next."""
+
+    def __init__(self, tier: PinnedTier, batches: Sequence[np.ndarray], steps: int) -> None:
+        self.tier, self.steps = tier, steps
+        self._todo = deque(batches)
+        self._free = deque(tier.slots)
+        self._ahead: deque[tuple[np.ndarray, ReadPlan, DeviceSlot]] = deque()
+        self._current: DeviceSlot | None = None
+        self._fill()
+
+    def _fill(self) -> None:
+        # Two copies ahead: the one that the next batch needs, and one to keep the copy engine busy.
+        while self._free and self._todo:
+            starts, target = self._todo.popleft(), self._free.popleft()
+            self._ahead.append((starts, self.tier.copy(starts, self.steps, target), target))
+
+    def __iter__(self) -> PinnedEpoch:
+        return self
+
+    def __next__(self) -> tuple[np.ndarray, torch.Tensor]:
+        if self._current is not None:
+            self._current.release()
+            self._free.append(self._current)
+            self._current = None
+        self._fill()
+        if not self._ahead:
+            raise StopIteration
+        starts, plan, slot = self._ahead.popleft()
+        slot.hand_over()
+        self._current = slot
+        states = slot.tensor[: plan.states]
+        if plan.index is not None:
+            states = states.index_select(0, slot.index[: plan.index.size])
+        return starts, states.view(len(starts), self.steps + 1, *self.tier.shape)
+
+    def close(self) -> None:
+        """Leave the rest of the epoch."""
+        if self._current is not None:
+            self._current.release()
+            self._current = None
+        self._todo.clear()
+        self._ahead.clear()

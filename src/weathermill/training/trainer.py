@@ -17,7 +17,7 @@ from weathermill.models.registry import ModelConfig
 from weathermill.tensors.store import TensorStore
 from weathermill.training.checkpoint import CheckpointManager
 from weathermill.training.config import TrainConfig, check_identity, identity
-from weathermill.training.feed import Feed, make_feed
+from weathermill.training.feed import Epoch, Feed, make_feed
 from weathermill.training.losses import AreaWeightedLoss
 from weathermill.training.meter import StarvationMeter
 from weathermill.training.optimiser import OptimiserConfig
@@ -90,6 +90,7 @@ class Trainer:
         self._epoch_rate = 0.0
         self._samples, self._seconds = 0, 0.0
         self._rate: float | None = None
+        self._ahead: Epoch | None = None
         self._best_state: dict[str, torch.Tensor] | None = None
         self._saved_at, self._saved_time = -1, time.monotonic()
         self._watched = time.monotonic()
@@ -199,7 +200,9 @@ class Trainer:
         steps = self.config.steps(self.epoch)
         self.meter.reset()
         began = time.perf_counter()
-        for batch in self.meter.batches(self.feed.epoch(self.epoch, self.batch, steps)):
+        batches = self._ahead or self.feed.epoch(self.epoch, self.batch, steps)
+        self._ahead = None
+        for batch in self.meter.batches(batches):
             rate = self.rate_of(self.global_step)
             if rate != self._rate:
                 self.step.set_learning_rate(rate)
@@ -220,6 +223,9 @@ class Trainer:
             if self._checkpoint_due() and self.batch < self.feed.batches(steps):
                 self._save(None)
         self._watch()
+        if self.epoch + 1 < self.config.epochs:
+            # While this epoch is validated and saved, the next one's first batches are read.
+            self._ahead = self.feed.epoch(self.epoch + 1, 0, self.config.steps(self.epoch + 1))
         seconds = time.perf_counter() - began
         self._samples += self.meter.samples
         self._seconds += seconds

@@ -70,6 +70,8 @@ def _flattened(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]
         label = f"{prefix}{key.replace('_', ' ')}"
         if isinstance(value, dict):
             rows.extend(_flattened(value, f"{label}: "))
+        elif key == "shape":
+            rows.append((label, " x ".join(map(str, value))))
         elif isinstance(value, list):
             texts = [
                 ", ".join(f"{k} {v}" for k, v in item.items()) if isinstance(item, dict) else str(item)

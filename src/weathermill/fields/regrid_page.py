@@ -40,18 +40,17 @@ img{max-width:100%}</style></head>
 <table>{% for key, value in facts %}<tr><th>{{ key }}</th><td>{{ value }}</td></tr>{% endfor %}</table>
 <h2>Variables, over {{ steps }} sampled time steps</h2>
 <table><tr><th>Variable</th><th class="n">Area integral error</th><th class="n">Conservation error</th>
-<th class="n">Overshoot</th><th class="n">Variance after/before</th><th class="n">Missing area before</th>
-<th class="n">after</th><th class="n">Pole row spread</th><th class="n">Minimum before</th><th class="n">after</th>
-<th class="n">Maximum before</th><th class="n">after</th></tr>
+<th class="n">Overshoot</th><th class="n">Variance after/before</th><th class="n">Pole row spread</th>
+<th class="n">Missing area</th><th class="n">Minimum</th><th class="n">Maximum</th></tr>
 {% for name, v in variables %}<tr><td>{{ name }}</td>
 <td class="n">{{ v.area_integral_error | tiny }}</td><td class="n">{{ v.conservation_error | tiny }}</td>
 <td class="n">{{ v.overshoot | tiny }}</td><td class="n">{{ v.variance_ratio | number }}</td>
-<td class="n">{{ v.missing_area[0] | percent }}</td><td class="n">{{ v.missing_area[1] | percent }}</td>
 <td class="n">{{ v.pole_row_spread | tiny }}</td>
-<td class="n">{{ v.minimum[0] | number }}</td><td class="n">{{ v.minimum[1] | number }}</td>
-<td class="n">{{ v.maximum[0] | number }}</td><td class="n">{{ v.maximum[1] | number }}</td></tr>
+<td class="n">{{ v.missing_area[0] | percent or "0" }} → {{ v.missing_area[1] | percent or "0" }}</td>
+<td class="n">{{ v.minimum[0] | number }} → {{ v.minimum[1] | number }}</td>
+<td class="n">{{ v.maximum[0] | number }} → {{ v.maximum[1] | number }}</td></tr>
 {% endfor %}</table>
-<p class="remedy">Integrals: the largest difference over the sample, relative to the integral of the absolute value.
+<p class="remedy">Before → after. Integrals: the largest difference over the sample, relative to the integral of the absolute value.
 ESMF takes cells as polygons between great circles, over which its conservative methods keep the integral; cells
 between circles of latitude, which area means elsewhere use, differ from them by the square of the cell width.</p>
 {% for title, picture in maps %}<h2>{{ title }}</h2><img alt="{{ title }}" src="data:image/png;base64,{{ picture }}">

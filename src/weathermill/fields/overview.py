@@ -1,0 +1,239 @@
+"""What sources hold, in canonical terms, and the parameters that would ingest it; data is not read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from weathermill.errors import WeathermillError
+from weathermill.fields.findings import Finding
+from weathermill.fields.geometry import has_pole_points, is_global_longitude
+from weathermill.fields.survey import Source
+from weathermill.fields.timeaxis import calendar_of, first_text, gaps, usual_step
+from weathermill.fields.vocabulary import CONVENTIONS
+
+
+@dataclass
+class HeldVariable:
+    """One variable over all sources: canonical name, the files' names and units for it, its levels in hPa."""
+
+    name: str
+    known: bool
+    kind: str
+    file_names: list[str] = field(default_factory=list)
+    units: list[str] = field(default_factory=list)
+    levels: list[float] = field(default_factory=list)
+    sources: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Overview:
+    """What sources hold.
+
+    Attributes
+    ----------
+    variables
+        In the order of the vocabulary, unknown ones last.
+    time
+        Steps, first, last, step, calendar, gaps, repeated; empty without a time axis.
+    grids
+        Each grid with the sources that lie on it.
+    findings
+        What was noticed, and sources that cannot be used.
+    """
+
+    sources: list[str]
+    variables: list[HeldVariable]
+    time: dict[str, Any]
+    grids: list[dict[str, Any]]
+    findings: list[Finding]
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the `ingest` parameters that take all known variables at all times and shared levels."""
+        usable = [variable for variable in self.variables if variable.known and not variable.problems]
+        pressure = [variable for variable in usable if variable.kind == "pressure"]
+        shared = set.intersection(*(set(v.levels) for v in pressure)) if pressure else set()
+        flat = [] if shared else [f"{v.name}_{level:g}" for v in pressure for level in v.levels]
+        parameters: dict[str, Any] = {
+            "variables": [v.name for v in pressure] if shared else [],
+            "levels": [int(p) if p == int(p) else p for p in sorted(shared)] if shared else None,
+            "surface_variables": [*flat, *(v.name for v in usable if v.kind == "surface")],
+            "static_variables": [v.name for v in usable if v.kind == "static"],
+        }
+        if self.time:
+            parameters["start"] = self.time["first"]
+        return parameters
+
+    def to_text(self) -> str:
+        """Return a few lines for a terminal, with the parameters as YAML to paste."""
+        lines = [f"{len(self.sources)} source{'s' * (len(self.sources) != 1)}: " + _few(self.sources)]
+        if self.time:
+            step = self.time["step_seconds"]
+            lines.append(
+                f"time      {self.time['steps']} steps, {self.time['first']} to {self.time['last']}"
+                + (f", every {step / 3600:g} h" if step else "")
+                + f", {self.time['calendar']}"
+                + (f", {self.time['gaps']} gaps" if self.time["gaps"] else "")
+                + (f", {self.time['repeated']} times repeated" if self.time["repeated"] else "")
+            )
+        for grid in self.grids:
+            extent = "global" if grid["global"] else "a region"
+            poles = ", points on the poles" if grid["poles"] else ""
+            lines.append(
+                f"grid      {grid['shape'][0]} x {grid['shape'][1]}, {extent}{poles}, latitude"
+                f" {grid['latitude'][0]:g} to {grid['latitude'][1]:g}, longitude {grid['longitude'][0]:g} to"
+                f" {grid['longitude'][1]:g}" + (f" ({_few(grid['sources'])})" if len(self.grids) > 1 else "")
+            )
+        width = max((len(variable.name) for variable in self.variables), default=0)
+        for variable in self.variables:
+            levels = f"  {', '.join(f'{p:g}' for p in variable.levels)} hPa" if variable.levels else ""
+            called = [name for name in variable.file_names if name != variable.name]
+            alias = f"  as {', '.join(called[:3])}" if called and variable.known else ""
+            units = f"  [{' / '.join(variable.units)}]" if any(variable.units) else "  [no units]"
+            problem = f"  cannot be used: {variable.problems[0]}" if variable.problems else ""
+            unknown = "" if variable.known else "  (not in the vocabulary)"
+            lines.append(
+                f"  {variable.name:<{width}}  {variable.kind:<8}{units}{levels}{alias}{unknown}{problem}"
+            )
+        lines.extend(f"{finding.severity}: {finding.subject}: {finding.message}" for finding in self.findings)
+        lines.extend(["", "ingest:", *_yaml(self.parameters())])
+        return "\n".join(lines)
+
+
+def _few(names: Sequence[str], limit: int = 3) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _yaml(parameters: dict[str, Any]) -> list[str]:
+    lines = []
+    for key, value in parameters.items():
+        text = (
+            "null"
+            if value is None
+            else (f"[{', '.join(map(str, value))}]" if isinstance(value, list) else f'"{value}"')
+        )
+        lines.append(f"  {key}: {text}")
+    return lines
+
+
+def overview(sources: Sequence[xr.Dataset], source_names: Sequence[str]) -> Overview:
+    """Survey sources without reading their data.
+
+    Parameters
+    ----------
+    sources, source_names
+        From :func:`weathermill.fields.opening.open_sources`.
+
+    Returns
+    -------
+    Overview
+        Sources whose coordinates make no sense become findings instead of errors.
+    """
+    findings: list[Finding] = []
+    surveyed: list[Source] = []
+    for dataset, name in zip(sources, source_names, strict=True):
+        try:
+            surveyed.append(Source(dataset, name, len(surveyed), findings))
+        except WeathermillError as error:
+            findings.append(Finding("error", name, error.what, error.remedy or ""))
+    grids = _grids(surveyed)
+    if len(grids) > 1:
+        findings.append(
+            Finding(
+                "error", "grid", f"the sources lie on {len(grids)} different grids", "Ingest them one by one."
+            )
+        )
+    return Overview(
+        sources=list(source_names),
+        variables=_variables(surveyed),
+        time=_time(surveyed, findings),
+        grids=grids,
+        findings=list(dict.fromkeys(findings)),
+    )
+
+
+def _variables(surveyed: Sequence[Source]) -> list[HeldVariable]:
+    held: dict[str, HeldVariable] = {}
+    for source in surveyed:
+        for offer in source.offers:
+            convention = CONVENTIONS.get(offer.variable)
+            kind = convention.kind if convention else ("pressure" if offer.levels is not None else "surface")
+            entry = held.setdefault(
+                offer.variable, HeldVariable(offer.variable, convention is not None, kind)
+            )
+            entry.sources += 1
+            for values, value in (
+                (entry.file_names, str(offer.array.name)),
+                (entry.units, str(offer.array.attrs.get("units", ""))),
+            ):
+                if value not in values:
+                    values.append(value)
+            if offer.levels is not None:
+                entry.levels = sorted({*entry.levels, *map(float, offer.levels)})
+            if offer.problem and offer.problem not in entry.problems:
+                entry.problems.append(offer.problem)
+    order = {name: i for i, name in enumerate(CONVENTIONS)}
+    return sorted(held.values(), key=lambda entry: (order.get(entry.name, len(order)), entry.name))
+
+
+def _time(surveyed: Sequence[Source], findings: list[Finding]) -> dict[str, Any]:
+    axes = []
+    for source in surveyed:
+        if source.undecoded:
+            findings.append(Finding("error", "time", f"{source.name}: cannot decode {source.undecoded}"))
+        if source.times.size:
+            axes.append(source.times[source.positions(None, None)])
+    if not axes:
+        return {}
+    calendars = sorted({calendar_of(times) for times in axes if times.size})
+    if len(calendars) != 1:
+        findings.append(Finding("error", "time", f"the sources mix the calendars {', '.join(calendars)}"))
+        return {}
+    times, counts = np.unique(np.concatenate(axes), return_counts=True)
+    # Files of different variables share their times; a time is repeated where one variable has it twice.
+    repeated = int((counts > _most_offers(surveyed)).sum())
+    return {
+        "steps": int(times.size),
+        "first": first_text(times[0]),
+        "last": first_text(times[-1]),
+        "step_seconds": usual_step(times),
+        "calendar": calendars[0],
+        "gaps": len(gaps(times)),
+        "repeated": repeated,
+    }
+
+
+def _most_offers(surveyed: Sequence[Source]) -> int:
+    """Return how many kinds of source (by the variables and levels they hold) there are."""
+    kinds = {
+        frozenset((o.variable, None if o.levels is None else tuple(o.levels)) for o in source.offers)
+        for source in surveyed
+        if source.times.size
+    }
+    return max(1, len(kinds))
+
+
+def _grids(surveyed: Sequence[Source]) -> list[dict[str, Any]]:
+    grids: dict[tuple, dict[str, Any]] = {}
+    for source in surveyed:
+        latitude, longitude = source.order.latitude, source.order.longitude
+        key = (*np.round(latitude, 3), None, *np.round(longitude, 3))
+        entry = grids.setdefault(
+            key,
+            {
+                "shape": [latitude.size, longitude.size],
+                "latitude": [float(latitude[0]), float(latitude[-1])],
+                "longitude": [float(longitude[0]), float(longitude[-1])],
+                "global": is_global_longitude(longitude),
+                "poles": has_pole_points(latitude),
+                "sources": [],
+            },
+        )
+        entry["sources"].append(source.name)
+    return list(grids.values())

@@ -20,10 +20,12 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
+from mlflow.entities import Run
 
 from weathermill.datasets import CheckpointsDataset, ForecasterDataset
 from weathermill.datasets.local import plain_error
 from weathermill.incremental.plan import output_path
+from weathermill.incremental.records import read_record
 from weathermill.parameters import Parameters, validate_parameters
 from weathermill.tracking import lineage, model, runs
 from weathermill.tracking.settings import TrackingSettings, tracking_settings
@@ -103,6 +105,7 @@ class MLflowHook:
         self._tracker: MLflowTracker | None = None
         self._logged_inputs: set[str] = set()
         self._previous_handler: Any = None
+        self._run: Run | None = None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -117,7 +120,7 @@ class MLflowHook:
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """Start the run, or go on with the one whose training is resumed."""
-        self._catalog, self._logged_inputs = catalog, set()
+        self._catalog, self._logged_inputs, self._run = catalog, set(), None
         if not self._settings.enabled or not pipeline.nodes:
             return
         names = run_params.get("pipeline_names") or ["__default__"]
@@ -136,7 +139,7 @@ class MLflowHook:
             **runs.process_tags(),
             **runs.git_state(self._project),
         }
-        run = runs.start(
+        self._run = run = runs.start(
             experiment_id, name=f"{pipelines} {env}", tags=tags, continue_run=self._run_to_continue(pipeline)
         )
         runs.log_parameters(run.info.run_id, self._raw_parameters)
@@ -175,6 +178,8 @@ class MLflowHook:
         if dataset_name in self._settings.artifacts:
             path = getattr(self._catalog[dataset_name], "path", None) or self._catalog[dataset_name]._filepath
             self._tracker.log_artifact(Path(path), self._settings.artifacts[dataset_name] or None)
+        if dataset_name == "summary":
+            mlflow.set_tag("mlflow.note.content", f"```\n{data}\n```")
         dataset = self._catalog[dataset_name]
         if dataset_name == self._settings.model and isinstance(dataset, ForecasterDataset):
             example = dataset.input_example()
@@ -186,15 +191,24 @@ class MLflowHook:
     def _log_lineage(self, name: str, data: Any, context: str) -> None:
         if self._tracker is None or name not in self._settings.lineage or name in self._logged_inputs:
             return
-        describe = getattr(self._catalog[name], "lineage", None)
-        if describe is None:
+        entries = self._describe(name, data)
+        if not entries:
             return
         self._logged_inputs.add(name)
         try:
-            for entry in describe(data):
+            for entry in entries:
                 lineage.log_input(self._tracker.run_id, context=context, **entry)
         except Exception as error:
             logger.warning("MLflow did not take the lineage of %s: %s", name, error)
+
+    def _describe(self, name: str, data: Any) -> list[dict[str, str]]:
+        """Name, place and digest of a catalog entry: as it says itself, or as its record says."""
+        dataset = self._catalog[name]
+        if hasattr(dataset, "lineage"):
+            return dataset.lineage(data)
+        path = output_path(dataset)
+        record = read_record(path) if path is not None else None
+        return [{"name": name, "source": str(path), "digest": record.fingerprint}] if record else []
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -210,8 +224,15 @@ class MLflowHook:
             if path is not None and path.exists():
                 links[label] = os.path.relpath(path)
         if self._settings.enabled:
-            links["MLflow"] = "make ui, then http://127.0.0.1:5000"
+            links["MLflow"] = f"make ui, then {self._page()}"
         return "\n".join(f"{label + ':':<12}{target}" for label, target in links.items())
+
+    def _page(self) -> str:
+        """Where the run is in MLflow's pages, in their view for trained models."""
+        page = (
+            f"/#/experiments/{self._run.info.experiment_id}/runs/{self._run.info.run_id}" if self._run else ""
+        )
+        return f"http://127.0.0.1:5000{page}?workflowType=machine_learning"
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:

@@ -23,6 +23,15 @@ logger = logging.getLogger(__name__)
 SOFTWARE = ("weathermill", "kedro", "torch", "xarray", "dask", "zarr", "xesmf", "numpy", "numba", "mlflow")
 PARAM_LENGTH = 6000
 
+#: The kind makes MLflow's pages open on the table of runs and not on language-model traces.
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": (
+        "One run for each `kedro run`. Compare `rmse/<channel>/<lead time>`, `skill/...` and `validation/loss`; "
+        "each run's `model_card.html` tells the rest."
+    ),
+}
+
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the leaves of nested mappings under dotted names."""
@@ -66,7 +75,9 @@ def connect(settings: TrackingSettings, project: Path) -> str:
     experiment = mlflow.get_experiment_by_name(settings.experiment)
     if experiment is None:
         location = settings.resolved_artifacts(project)
-        experiment_id = mlflow.create_experiment(settings.experiment, artifact_location=location)
+        experiment_id = mlflow.create_experiment(
+            settings.experiment, artifact_location=location, tags=EXPERIMENT_TAGS
+        )
     else:
         experiment_id = experiment.experiment_id
     mlflow.set_experiment(experiment_id=experiment_id)

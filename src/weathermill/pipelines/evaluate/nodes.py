@@ -59,7 +59,7 @@ def bound_scores(scores: xr.Dataset, parameters: EvaluateParameters, seed: int) 
 
 def tabulate_scores(scores: xr.Dataset) -> tuple[pd.DataFrame, dict[str, float]]:
     """Flatten the scores to a table, and to the numbers that runs are compared by."""
-    return to_frame(scores), scores_to_metrics(scores)
+    return to_frame(scores), scores_to_metrics(scores, names=("rmse", "acc", "bias"))
 
 
 def draw_figures(

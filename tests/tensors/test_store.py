@@ -296,6 +296,34 @@ def test_full_disk_loses_nothing(tmp_path, make, monkeypatch):
     np.testing.assert_allclose(TensorStore(tmp_path / "store").decoded(0, 23), values, atol=2e-3)
 
 
+def test_disk_space_is_checked_first(tmp_path, make, monkeypatch):
+    from weathermill.tensors import writer as module
+
+    usage = type("Usage", (), {"free": 10_000})
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UnwritableOutputError, match=r"needs 0\.00 GiB and 0\.00 GiB of disk are free"):
+        TensorWriter(tmp_path / "store", **make.description(n_times=100))
+    assert not (tmp_path / "store.partial").exists()
+
+
+def test_rounding_is_measured_against_the_tendency(tmp_path, make, caplog):
+    values = make.fields()
+    make.store(tmp_path / "half", values)
+    store = TensorStore(tmp_path / "half")
+    error = store.decoded(0, 23) - values
+    for c, name in enumerate(["temperature_500", "temperature_850", "insolation"]):
+        expected = (
+            np.sqrt((error[:, c].astype(np.float64) ** 2).mean()) * store.std[c] / store.tendency_std[c]
+        )
+        assert store.rounding[name] == pytest.approx(expected, rel=1e-4)
+    assert "Rounding to" not in caplog.text
+    make.store(tmp_path / "coarse", values, tendency_std=np.array([0.01, 2.0, 1e-9]))
+    assert "changes 1 channel(s) by more than 10 %" in caplog.text
+    assert "temperature_500" in caplog.text
+    make.store(tmp_path / "single", values, dtype="float32")
+    assert set(TensorStore(tmp_path / "single").rounding.values()) == {0.0}
+
+
 def test_many_threads_read_the_same(tmp_path, make):
     values = make.store(tmp_path / "store", dtype="float32", steps_per_shard=2)
     store = TensorStore(tmp_path / "store")

@@ -136,6 +136,11 @@ class TensorStore:
         """The stored dtype."""
         return TORCH_DTYPES[self.dtype]
 
+    @property
+    def rounding(self) -> dict[str, float]:
+        """What rounding to the stored dtype changed, RMS, as a share of each channel's tendency std."""
+        return self.manifest["rounding"]
+
     def verify(self, checksums: bool = False) -> None:
         """Check every file against the manifest: sizes and headers, and on request every byte.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_arrays
 
-from weathermill.errors import MissingDataError, StoreError
+from weathermill.errors import MissingDataError, StoreError, UnwritableOutputError
 from weathermill.tensors.channels import ChannelTable
 from weathermill.tensors.files import (
     json_bytes,
@@ -24,9 +25,13 @@ from weathermill.tensors.files import (
     writing,
 )
 from weathermill.tensors.layout import ARRAYS, FORMAT, MANIFEST, SHARDS, VERSION, Layout
-from weathermill.tensors.shards import NUMPY_DTYPES, encode, shard_size, write_shard
+from weathermill.tensors.shards import NUMPY_DTYPES, decode, encode, shard_size, write_shard
 from weathermill.tensors.splits import Runs
 
+logger = logging.getLogger(__name__)
+
+# Above this share of a channel's tendency std, rounding is worth a warning.
+COARSE = 0.1
 _TARGET_SHARD_BYTES = 128 * 2**20
 _STANDARD = {"standard", "gregorian", "proleptic_gregorian"}
 
@@ -136,6 +141,7 @@ class TensorWriter:
         with writing(self.path, "The tensor store"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             recover_folder(self.path)
+            self._check_space()
             if self.partial.exists():
                 self._finished = self._finished_records()
                 ours = token.is_file() and token.read_text().strip() == self.identity
@@ -145,6 +151,16 @@ class TensorWriter:
             write_atomic(token, self.identity.encode())
             for leftover in (self.partial / SHARDS).glob("*.partial"):
                 leftover.unlink()
+
+    def _check_space(self) -> None:
+        there = sum(file.stat().st_size for file in self.partial.rglob("*.safetensors"))
+        needed, free = self.nbytes - there, shutil.disk_usage(self.path.parent).free
+        if needed > free:
+            raise UnwritableOutputError(
+                f"The tensor store needs {needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB of disk are free.",
+                where=str(self.path),
+                remedy="Free disk space, store as float16, or choose fewer channels or a shorter period.",
+            )
 
     def _finished_records(self) -> list[dict[str, Any]]:
         # A crash between the manifest and the last rename leaves a complete store under the partial name.
@@ -213,6 +229,7 @@ class TensorWriter:
         stored = encode(values, self.layout.dtype)
         if self.layout.dtype == "float16":
             self._refuse(np.isinf(stored) & np.isfinite(values), begin, "is beyond the range of float16")
+        rounding = _squared_error(stored, values, self.layout.dtype)
         metadata = {"start": str(begin), "stop": str(stop), "identity": self.identity}
         shard = self._shard(k)
         with writing(self.path, f"Shard {k} of the tensor store"):
@@ -223,6 +240,7 @@ class TensorWriter:
                 "stop": stop,
                 "size": size,
                 "sha256": digest,
+                "rounding": rounding,
             }
             write_atomic(shard.with_suffix(".json"), json_bytes(record))
 
@@ -275,6 +293,7 @@ class TensorWriter:
                 "fingerprint": self.fingerprint,
                 "identity": self.identity,
                 **self.layout.description(),
+                "rounding": self._rounding(records),
                 "shards": records,
                 "arrays": {"file": ARRAYS, "size": arrays.stat().st_size, "sha256": sha256_of(arrays)},
                 "provenance": self.provenance,
@@ -286,7 +305,50 @@ class TensorWriter:
             replace_folder(self.partial, self.path)
         return self.path
 
+    def _rounding(self, records: list[dict[str, Any]]) -> dict[str, float]:
+        """RMS of what rounding to the stored dtype changed, as a share of each channel's tendency std."""
+        squares = np.average(
+            [record["rounding"] for record in records],
+            axis=0,
+            weights=[record["stop"] - record["start"] for record in records],
+        )
+        layout, shares = self.layout, {}
+        for c, square in zip(layout.channels.dynamic, squares, strict=True):
+            if layout.tendency_std[c] > 0 and np.isfinite(layout.tendency_std[c]):
+                shares[layout.channels.names[c]] = float(
+                    np.sqrt(square) * layout.std[c] / layout.tendency_std[c]
+                )
+        coarse = {
+            n: s
+            for n, s in shares.items()
+            if s > COARSE and layout.channels.index(n) < layout.channels.n_prognostic
+        }
+        if coarse:
+            worst = max(coarse, key=coarse.__getitem__)
+            logger.warning(
+                "Rounding to %s changes %d channel(s) by more than %.0f %% of what they change in a time step "
+                "(%s: %.0f %%): store them as float32 if a forecast of that step matters.",
+                layout.dtype,
+                len(coarse),
+                100 * COARSE,
+                worst,
+                100 * coarse[worst],
+            )
+        return shares
+
     @property
     def nbytes(self) -> int:
         """Size in bytes that the shards have or will have: what the disk must hold."""
         return sum(shard_size((b - a, *self.layout.state_shape), self.layout.dtype) for a, b in self.ranges)
+
+
+def _squared_error(stored: np.ndarray, values: np.ndarray, dtype: str) -> list[float]:
+    """Mean square of the rounding error of each channel, missing values left out."""
+    if dtype == "float32":
+        return [0.0] * values.shape[1]
+    means = []
+    for c in range(values.shape[1]):
+        error = decode(stored[:, c], dtype) - values[:, c]
+        known = error[np.isfinite(error)]
+        means.append(float(np.dot(known, known)) / known.size if known.size else 0.0)
+    return means

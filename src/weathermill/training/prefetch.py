@@ -304,13 +304,18 @@ class MappedEpoch:
         self._worker.join()
 
     def _windows(self, slot: Any, plan: ReadPlan, batch: int) -> torch.Tensor:
+        shape = (batch, self.steps + 1, *self.reader.store.state_shape)
+        if plan.index is not None and self.reader.device.type == "cpu":
+            # NumPy gathers in one thread, see `DeviceTier`.
+            states = np.take(slot.array[: plan.states], plan.index, axis=0)
+            return as_tensor(states, self.reader.store.dtype).view(shape)
         states = slot.tensor[: plan.states]
         if self.reader.device.type not in ("cuda", "cpu"):
             states = states.to(self.reader.device)
         if plan.index is not None:
             index = slot.index[: plan.index.size]
             states = states.index_select(0, index.to(states.device))
-        return states.view(batch, self.steps + 1, *self.reader.store.state_shape)
+        return states.view(shape)
 
     def _work(self) -> None:
         reading: deque[tuple[np.ndarray, ReadPlan, HostSlot, list[Future]]] = deque()

@@ -147,11 +147,15 @@ class TrainParameters(_Parameters):
     validation_rollout: int | None = Field(None, ge=1)
     step: StepParameters = StepParameters()
     feed: Literal["auto", "device", "pinned", "mapped"] = "auto"
+    consecutive: int = Field(1, ge=1)
+    threads: int | None = Field(None, ge=1)
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     checkpoint_every_steps: int | None = Field(None, ge=1)
     checkpoint_every_minutes: float | None = Field(10.0, gt=0)
     keep_checkpoints: int = Field(3, ge=1)
+    log_every_steps: int | None = Field(None, ge=1)
     patience: int | None = Field(None, ge=1)
+    skip_spikes: float | None = Field(None, gt=1)
     deterministic: bool = False
     resume: bool = False
 

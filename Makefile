@@ -5,12 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export DO_NOT_TRACK := true
 
-.PHONY: run test lint ui install clean
+.PHONY: help run test test-slow lint ui install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    install into $(VENV) and run the whole pipeline on the embedded sample"
 	@echo "make test   install the test tools as well and run the test suite"
+	@echo "make test-slow   the tests that take minutes, among them xESMF's own suite"
 	@echo "make lint   style and layering alone"
 	@echo "make ui     open MLflow's UI, the light way, at http://127.0.0.1:5000"
 	@echo "make clean  remove what runs have made (data, runs, figures), not the environment"
@@ -34,7 +35,10 @@ run: $(VENV)/.installed
 	$(BIN)/kedro run
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests benchmarks scripts

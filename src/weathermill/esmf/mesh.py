@@ -65,9 +65,10 @@ class Mesh:
         node_mask : array_like of int, optional
             Mask values.
         """
-        coords = np.asarray(node_coords, dtype=np.float64).reshape(-1, 2)
-        if len(coords) != node_count or len(node_ids) != node_count:
+        coords = np.ravel(np.asarray(node_coords, dtype=np.float64))
+        if len(coords) != 2 * node_count or len(node_ids) != node_count:
             raise ValueError(f"{node_count} nodes need as many ids and pairs of coordinates")
+        coords = coords.reshape(-1, 2)
         order = np.argsort(node_ids, kind="stable")
         if not np.array_equal(np.asarray(node_ids)[order], np.arange(1, node_count + 1)):
             raise ValueError("node_ids must be the numbers from 1 to node_count")
@@ -142,7 +143,7 @@ class Mesh:
 
         nodes = unit_vectors(*self.coords[MeshLoc.NODE], degrees=self.coord_sys == CoordSys.SPH_DEG)
         tidy, counts, areas, convex = tidy_polygons(nodes, elements)
-        bad = np.flatnonzero((counts < 3) | (areas < 1e-20))
+        bad = np.flatnonzero((counts < 3) | (areas == 0.0))
         if len(bad):
             raise ValueError(
                 f"{len(bad)} polygon(s) are degenerate: fewer than three distinct corners, or no area (the "

@@ -7,6 +7,8 @@ from numba import njit
 
 # As ESMF: corners closer than this, in every coordinate, are one.
 SAME_POINT = 1e-15
+# A polygon whose area is smaller than this share of its perimeter squared is a line: what is left is rounding.
+FLAT = 1e-14
 # Sides that cross by less than this are the rounding of coordinates to float32, not a crossing.
 CROSSING = 1e-6
 
@@ -77,7 +79,7 @@ def tidy_polygons(nodes, elements):
     counts : numpy.ndarray
         int64, shape ``(n,)``: distinct corners.
     areas : numpy.ndarray
-        float64, shape ``(n,)``, steradians, not negative; 0 with fewer than three corners.
+        float64, shape ``(n,)``, steradians, not negative; 0 with fewer than three corners, or all on a line.
     convex : numpy.ndarray
         bool, shape ``(n,)``.
     """
@@ -109,6 +111,13 @@ def tidy_polygons(nodes, elements):
             tidy[k, :count] = tidy[k, :count][::-1].copy()
             corners[:count] = corners[:count][::-1].copy()
             area = -area
+        perimeter = 0.0
+        for c in range(count):
+            a = corners[c]
+            b = corners[(c + 1) % count]
+            perimeter += np.sqrt((b[0] - a[0]) ** 2 + (b[1] - a[1]) ** 2 + (b[2] - a[2]) ** 2)
+        if area < FLAT * perimeter * perimeter:
+            continue
         areas[k] = area
         for c in range(count):
             if turn(corners[c], corners[(c + 1) % count], corners[(c + 2) % count]) < -1e-12:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import time
+
+import pytest
 
 from weathermill.training.tracker import MetricLog, NullTracker, RecordingTracker, Tracker, flush, run_id
 
@@ -45,6 +48,7 @@ def test_metric_log_batches_and_drops_non_finite(tmp_path):
     assert tracker.rows() == []
     log.flush()
     log.flush()
+    log.close()
     assert tracker.rows() == [(1, {"loss": 1.0}), (3, {"loss": 3.0})]
 
 
@@ -58,3 +62,32 @@ def test_resumed_log_sends_only_what_is_missing(tmp_path):
     rows = tracker.rows()
     for key in "ab":
         assert [(s, m[key]) for s, m in rows if key in m] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_slow_tracker_holds_nothing_up_and_gets_all_in_order(tmp_path):
+    class Slow(RecordingTracker):
+        def log_metrics(self, metrics, step=0):
+            time.sleep(0.02)
+            super().log_metrics(metrics, step)
+
+    tracker = Slow(tmp_path)
+    log = MetricLog(tracker)
+    began = time.perf_counter()
+    for step in range(10):
+        log.add(step, {"loss": float(step)})
+        log.send()
+    assert time.perf_counter() - began < 0.1
+    log.close()
+    assert [step for step, _ in tracker.rows()] == list(range(10))
+
+
+def test_failing_tracker_raises_where_training_can_see_it(tmp_path):
+    class Broken(NullTracker):
+        def log_metrics(self, metrics, step=0):
+            raise RuntimeError("no such run")
+
+    log = MetricLog(Broken())
+    log.add(1, {"loss": 1.0})
+    with pytest.raises(RuntimeError, match="no such run"):
+        log.flush()
+    log.close()

@@ -19,7 +19,8 @@ class StarvationMeter:
     """Measures the shares of waiting for data, computing and optimising, and how busy the copy engine is.
 
     On CUDA the times are those of the device, taken with events and read only when they have passed:
-    waiting is the gap between the end of one step and the start of the next. Elsewhere they are host times.
+    waiting is the gap between the end of one step and the start of the next, whatever its cause. Elsewhere
+    they are host times, and waiting is what `next` took.
 
     Parameters
     ----------
@@ -50,9 +51,11 @@ class StarvationMeter:
         self.waiting = self.busy = self.computing = self.optimising = 0.0
         self.host_waiting = 0.0
         self.steps = self.samples = 0
-        self._pending: list[tuple[Any, Any, Any, Any]] = []
+        self._pending: list[tuple[Any, Any, Any]] = []
         self._last_end: Any = None
-        self._last: tuple[Any, Any] | None = None
+        self._paused = False
+        self._start: Any = None
+        self._stepped: Any = None
         self.feed.take_copy_seconds()
         self._began = time.perf_counter()
 
@@ -80,33 +83,42 @@ class StarvationMeter:
                 self.host_waiting += time.perf_counter() - host
                 if batch is None:
                     return
-                start = self._now()
-                self._marked = False
+                start = self._start = self._now()
+                self._marked, self._stepped = False, None
                 yield batch
-                self._step(self._last_end or before, start, self._now(), len(batch.starts))
+                # Without a mark of the step's own end, what the caller did with its result counts as part
+                # of it.
+                end = self._now() if self._stepped is None else self._stepped
+                self._step(
+                    before if self._last_end is None else self._last_end, start, end, len(batch.starts)
+                )
         finally:
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()
 
+    def stepped(self) -> None:
+        """Mark the end of the step itself; what the caller does with its result comes after."""
+        self._stepped = self._now()
+
     def _step(self, before: Any, start: Any, end: Any, samples: int) -> None:
         self.steps += 1
         self.samples += samples
         if self.cuda:
-            self._pending.append((before, start, end, None))
-            self._last, self._last_end = (start, end), end
+            self._pending.append((before, start, end))
+            self._last_end = None if self._paused else end
+            self._paused = False
             self._settle(False)
             return
         self.waiting += start - before
         self.busy += end - start
-        if self._marked:
+        if self._marked and self._stepped is not None:
             self.computing += self._mark - start
-            self.optimising += end - self._mark
-        self._last_end = end
+            self.optimising += self._stepped - self._mark
 
     def _settle(self, wait: bool) -> None:
         done = 0
-        for before, start, end, _ in self._pending:
+        for before, start, end in self._pending:
             if wait:
                 end.synchronize()
             elif not end.query():
@@ -118,17 +130,16 @@ class StarvationMeter:
 
     def pause(self) -> None:
         """Leave out what happens until the next batch (a checkpoint, say): it is no waiting for data."""
-        self._last_end = None
+        self._last_end, self._paused = None, True
 
     def sample(self) -> None:
-        """Sample how the last step divides into computing and optimising; the caller has just waited for it."""
-        if not self.cuda or self._mark is None or self._last is None:
+        """Sample how the step at hand divides into computing and optimising; the caller has waited for it."""
+        if not self.cuda or self._mark is None or self._stepped is None:
             return
-        start, end = self._last
         try:
-            end.synchronize()
-            self.computing += start.elapsed_time(self._mark) / 1e3
-            self.optimising += self._mark.elapsed_time(end) / 1e3
+            self._stepped.synchronize()
+            self.computing += self._start.elapsed_time(self._mark) / 1e3
+            self.optimising += self._mark.elapsed_time(self._stepped) / 1e3
         except (RuntimeError, ValueError):
             # The driver or torch cannot time events inside graphs: computing and optimising stay together.
             self._mark = None

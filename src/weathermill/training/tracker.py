@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import queue
 import shutil
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -121,15 +123,15 @@ def run_id(tracker: Tracker) -> str | None:
 
 
 class MetricLog:
-    """Metrics on their way to the tracker: collected per step, sent in batches, each exactly once.
+    """Metrics on their way to the tracker: collected per step, sent in batches by a thread, each exactly once.
 
     Parameters
     ----------
     tracker
-        Where they go.
+        Where they go. Its calls come from one other thread, so that a slow one (30 ms is usual) holds nothing up.
     resumed
-        Whether the tracker may hold later steps than this process starts from: then it is asked for the
-        last step of each metric, and rows up to it are not sent again.
+        Whether the tracker may hold later steps than this process starts from: then it is asked for the last step
+        of each metric, and rows up to it are not sent again.
     """
 
     def __init__(self, tracker: Tracker, resumed: bool = False) -> None:
@@ -137,6 +139,9 @@ class MetricLog:
         self._rows: list[Row] = []
         self._last_step = getattr(tracker, "last_step", None) if resumed else None
         self._sent: dict[str, int | None] = {}
+        self._work: queue.Queue[list[Row] | threading.Event | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         """Keep one row."""
@@ -147,16 +152,51 @@ class MetricLog:
         for step, metrics in rows:
             self.add(step, metrics)
 
-    def flush(self) -> None:
-        """Send what was kept, but for non-finite numbers and what the tracker has already."""
+    def send(self) -> None:
+        """Have the thread send what was kept, but for non-finite numbers and what the tracker has already."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        if not self._rows:
+            return
         rows, self._rows = self._rows, []
-        for step, metrics in rows:
-            new = {
-                key: value for key, value in metrics.items() if math.isfinite(value) and self._new(key, step)
-            }
-            if new:
-                self.tracker.log_metrics(new, step)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="weathermill-metrics", daemon=True)
+            self._thread.start()
+        self._work.put(rows)
+
+    def flush(self) -> None:
+        """Send, and wait until the tracker has everything; raises what the tracker raised."""
+        self.send()
+        if self._thread is not None:
+            done = threading.Event()
+            self._work.put(done)
+            done.wait()
+        self.send()
         flush(self.tracker)
+
+    def close(self) -> None:
+        """Send what is left and end the thread."""
+        try:
+            self.flush()
+        finally:
+            if self._thread is not None:
+                self._work.put(None)
+                self._thread.join()
+                self._thread = None
+
+    def _run(self) -> None:
+        while (item := self._work.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            try:
+                for step, metrics in item:
+                    new = {k: v for k, v in metrics.items() if math.isfinite(v) and self._new(k, step)}
+                    if new:
+                        self.tracker.log_metrics(new, step)
+            except BaseException as error:
+                self._failure = error
 
     def _new(self, key: str, step: int) -> bool:
         if self._last_step is None:

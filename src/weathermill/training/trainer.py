@@ -113,7 +113,8 @@ class Trainer:
         )
 
     def close(self) -> None:
-        """Free the feeds, and wait for a checkpoint under way."""
+        """Free the feeds, send the last metrics, and wait for a checkpoint under way."""
+        self.log.close()
         self.feed.close()
         if self.validation is not None:
             self.validation.close()
@@ -208,6 +209,7 @@ class Trainer:
                 self.step.set_learning_rate(rate)
                 self._rate = rate
             result = self.step(batch.window)
+            self.meter.stepped()
             self.global_step += 1
             self.batch += 1
             self.recorder.add(self.global_step, batch.starts, result)
@@ -258,7 +260,7 @@ class Trainer:
                 )
                 self._point_loss, self._point_norm, self._point_count = 0.0, 0.0, 0
         self._last_loss = records[-1].loss
-        self.log.flush()
+        self.log.send()
 
     def _text(self) -> str:
         loss = "" if math.isnan(self._last_loss) else f", loss {self._last_loss:.4g}"

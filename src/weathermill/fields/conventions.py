@@ -25,6 +25,7 @@ from weathermill.errors import (
 from weathermill.fields.assembly import Piece, holds_level, join_times
 from weathermill.fields.conversion import conversion_for
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
+from weathermill.fields.derived import derive, plan_derivations
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.layout import HorizontalOrder, finish_lazily, steps_per_chunk
 from weathermill.fields.recognition import Offer
@@ -65,7 +66,8 @@ def canonicalise(
         level axis, for sources in which variables differ in their levels.
     surface_variables, static_variables
         Canonical names of fields without a level; static ones also without time. A name outside the
-        vocabulary is taken as the file has it, units included.
+        vocabulary is taken as the file has it, units included. What no source has but other fields, or time
+        and place, determine is derived: see :data:`weathermill.fields.derived.DERIVATIONS`.
     levels
         hPa. By default all that every one of ``variables`` has.
     start, stop
@@ -99,10 +101,16 @@ def canonicalise(
         Where a time occurs twice with different values, or calendars are mixed.
     """
     surveyed = survey(sources, source_names, findings)
+    _require_distinct([*variables, *surface_variables, *static_variables])
     flat = [name for name in variables if name not in CONVENTIONS and split_flat_name(name)]
     pressure = [name for name in variables if name not in flat]
-    two_dimensional = [*flat, *surface_variables]
-    _require_distinct([*variables, *surface_variables, *static_variables])
+    plan = plan_derivations(pressure, surface_variables, surveyed)
+    asked = [*pressure, *flat, *surface_variables, *static_variables]
+    pressure, two_dimensional = plan.pressure, [*flat, *plan.surface]
+    if not (pressure or two_dimensional) and plan.made:
+        raise ParameterError(
+            f"{', '.join(plan.made)} can be made at the times of other fields only; ask for one of a source too"
+        )
     offers = {
         name: find_offers(name, surveyed, on_levels=name in pressure)
         for name in [*pressure, *two_dimensional, *static_variables]
@@ -140,6 +148,7 @@ def canonicalise(
         fields[name] = ((LATITUDE, LONGITUDE), _static(offers[name][0], surveyed, name, overrides, findings))
     for name in fields.data_vars:
         fields[name].attrs.update(_attributes(str(name), offers[str(name)][0]))
+    fields = derive(fields, plan.made, findings)[asked]
     fields.attrs.update(_global_attributes(surveyed, {offer.rank for offer in used}))
     return fields
 

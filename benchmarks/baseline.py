@@ -36,6 +36,7 @@ class BaselineUNet(nn.Module):
         self.head = nn.Conv2d(base, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
         skips = []
         for encoder in self.encoders:
             x = encoder(x)
@@ -50,14 +51,17 @@ class BaselineUNet(nn.Module):
 class BaselineStep:
     """One eager optimiser step on (input, target), each (batch, channels, rows, columns) float32."""
 
-    def __init__(self, channels: int, rows: int, device: torch.device, tf32: bool = True) -> None:
+    def __init__(
+        self, channels: int, rows: int, device: torch.device, tf32: bool = True, base: int = 64
+    ) -> None:
         torch.backends.cudnn.allow_tf32 = tf32
-        self.network = BaselineUNet(channels).to(device)
+        self.network = BaselineUNet(channels, base).to(device)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-4, weight_decay=1e-5)
         weights = torch.cos(torch.linspace(-torch.pi / 2, torch.pi / 2, rows, device=device))
         self.weights = (weights / weights.mean()).view(1, 1, -1, 1)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Train on one batch; gives the loss, 0-d, on the device."""
         self.optimiser.zero_grad()
         loss = ((self.network(x) - y) ** 2 * self.weights).mean()
         loss.backward()

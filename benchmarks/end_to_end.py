@@ -1,66 +1,101 @@
-"""The whole training loop: from the store on disk through the engine, with tracker, validation and checkpoints.
-
-``python benchmarks/end_to_end.py --tiers mapped device --batches 32`` writes a store and trains on it; the first
-epoch, with the capture of the graph, is reported apart.
-"""
+"""Train from a store on disk: samples a second of the whole loop, for each tier of the feed, beside a plain loop."""
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
-from common import MATRIX_PEAK, device_name, emit, parse_grid, unet_flops
-from feed import forget, make_store
+from baseline import BaselineStep
+from common import device_name, emit, latitudes, make_channels, parse_grid
 
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.store import TensorStore
-from weathermill.training.checkpoint import CheckpointManager
-from weathermill.training.engine import TrainConfig, train
+from weathermill.tensors.writer import TensorWriter
+from weathermill.training.config import TrainConfig
+from weathermill.training.engine import train
 from weathermill.training.step import StepConfig
-from weathermill.training.tracker import RecordingTracker
+from weathermill.training.tracker import NullTracker
+
+HOURS_6 = 21600
 
 
-def run(
-    store: TensorStore, folder: Path, tier: str, batch: int, base: int, epochs: int, step: StepConfig
-) -> dict:
-    """Train for some epochs; speeds of all but the first."""
-    tracker = RecordingTracker(folder / "run")
-    began = time.perf_counter()
-    result = train(
-        store,
-        ModelConfig(base_channels=base),
-        TrainConfig(epochs=epochs, batch_size=batch, feed=tier, step=step, schedule="cosine"),
-        CheckpointManager(folder / "checkpoints", background=True),
-        tracker,
-        progress=False,
+def make_store(path: Path, grid: tuple[int, int], channels: int, times: int) -> TensorStore:
+    """Write a store of random fields; every state differs from the next."""
+    rng = np.random.default_rng(0)
+    weights = np.cos(np.deg2rad(latitudes(grid[0]))) + 1e-3
+    ones = np.ones(channels)
+    writer = TensorWriter(
+        path,
+        channels=make_channels(channels),
+        latitude=latitudes(grid[0]),
+        longitude=np.arange(grid[1]) * (360.0 / grid[1]),
+        times=np.arange(times, dtype=np.int64) * HOURS_6,
+        calendar="standard",
+        time_step=HOURS_6,
+        area_weights=weights / weights.mean(),
+        mean=0 * ones,
+        std=ones,
+        tendency_std=0.5 * ones,
+        splits={"train": [(0, times)]},
+        static=None,
+        dtype="float16",
+        steps_per_shard=None,
+        provenance={"made_by": "benchmarks/end_to_end.py"},
+        fingerprint=f"benchmark {grid} {channels} {times}",
     )
-    total = time.perf_counter() - began
-    rows = result.history[1:] or result.history
+    pattern = rng.standard_normal((4, channels, *grid), dtype=np.float32)
+    for start, stop in writer.pending():
+        block = np.stack([np.roll(pattern[i % 4], i, axis=-1) for i in range(start, stop)])
+        writer.write(start, block)
+    writer.finish()
+    return TensorStore(path)
+
+
+def plain_loop(store: TensorStore, seconds: float, base: int, device: torch.device) -> dict:
+    """Read a pair of states for each sample, in the main thread, in float32; look at the loss after every step."""
+    rows, columns = (-(-n // 8) * 8 for n in store.grid_shape)
+    step = BaselineStep(len(store.channels), rows, device, base=base)
+    rng = np.random.default_rng(0)
+    batch, samples = 4, 0
+    pad = ((0, 0), (0, 0), (0, rows - store.grid_shape[0]), (0, columns - store.grid_shape[1]))
+    start = None
+    for i in range(10**6):
+        if i == 5:
+            start = time.perf_counter()
+        times = rng.integers(0, len(store) - 1, batch)
+        x, y = (np.pad(np.stack([store.read(t + k) for t in times]).astype(np.float32), pad) for k in (0, 1))
+        float(step(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)))
+        if start is not None:
+            samples += batch
+            if time.perf_counter() - start > seconds:
+                break
     return {
-        "tier": result.feed["tier"],
+        "case": "plain loop",
         "batch": batch,
-        "epochs": epochs,
-        "samples_per_second": statistics.median(row["samples_per_second"] for row in rows),
-        "slowest_epoch": min(row["samples_per_second"] for row in rows),
-        "waiting_share": statistics.median(row["waiting_share"] for row in rows),
-        "copying_share": statistics.median(row["copying_share"] for row in rows),
-        "optimising_share": statistics.median(row["optimising_share"] for row in rows),
-        "first_epoch_s": result.history[0]["seconds"],
-        "total_s": total,
-        "samples_per_second_overall": store_windows(store, batch) * epochs / total,
-        "train_loss": result.history[-1]["train_loss"],
-        "advice": result.advice,
+        "samples_per_second": samples / (time.perf_counter() - start),
     }
 
 
-def store_windows(store: TensorStore, batch: int) -> int:
-    """Windows that an epoch uses."""
-    return len(store.windows("train", 1)) // batch * batch
+def our_loop(store: TensorStore, tier: str, batch: int, epochs: int, base: int, device: torch.device) -> dict:
+    config = TrainConfig(epochs=epochs, batch_size=batch, feed=tier, step=StepConfig())
+    result = train(
+        store, ModelConfig(base_channels=base), config, None, NullTracker(), device=device, progress=False
+    )
+    # The first epoch compiles kernels and captures the graph.
+    later = result.history[1:]
+    record = {
+        "case": f"ours, {tier}",
+        "batch": batch,
+        "samples_per_second": statistics.median(row["samples_per_second"] for row in later),
+        "first_epoch_s": result.history[0]["seconds"],
+    }
+    record |= {key: value for key, value in later[-1].items() if key.endswith("_share")}
+    return record
 
 
 def main() -> None:
@@ -68,57 +103,28 @@ def main() -> None:
     parser.add_argument("--grid", default="181x360")
     parser.add_argument("--channels", type=int, default=65)
     parser.add_argument("--base", type=int, default=64)
-    parser.add_argument("--states", type=int, default=2000)
-    parser.add_argument("--batches", type=int, nargs="*", default=[32])
-    parser.add_argument("--tiers", nargs="*", default=["mapped", "pinned", "device"])
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--cold", action="store_true", help="drop the store from the page cache first")
-    parser.add_argument("--precision", default=None)
-    parser.add_argument("--checkpointing", action="store_true")
-    parser.add_argument("--folder", default=None)
-    parser.add_argument("--small", action="store_true", help="sizes for a machine without a GPU")
+    parser.add_argument("--times", type=int, default=513)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--tiers", default="device,pinned,mapped")
+    parser.add_argument("--plain-seconds", type=float, default=5.0)
     a = parser.parse_args()
-    if a.small:
-        a.grid, a.channels, a.base, a.states, a.batches, a.epochs = "46x90", 8, 8, 120, [8], 2
-    grid = parse_grid(a.grid)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folder = Path(tempfile.mkdtemp(dir=a.folder))
-    step = StepConfig(precision=a.precision, checkpointing=a.checkpointing)
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        grid = parse_grid(a.grid)
         began = time.perf_counter()
-        store = make_store(folder / "store", a.states, a.channels, grid)
-        print(f"store of {store.nbytes / 2**30:.1f} GiB written in {time.perf_counter() - began:.1f} s")
-        print(
-            f"{'tier':>8} {'batch':>6} {'samples/s':>10} {'slowest':>8} {'waiting':>8} {'copying':>8} "
-            f"{'1st epoch':>10} {'overall/s':>10}"
-        )
-        for tier in a.tiers:
-            for batch in a.batches:
-                if a.cold:
-                    forget(store)
-                row = run(store, folder / f"{tier}-{batch}", tier, batch, a.base, a.epochs, step)
-                print(
-                    f"{row['tier']:>8} {batch:6d} {row['samples_per_second']:10.0f} {row['slowest_epoch']:8.0f} "
-                    f"{row['waiting_share']:8.1%} {row['copying_share']:8.1%} {row['first_epoch_s']:9.1f}s "
-                    f"{row['samples_per_second_overall']:10.0f}  {row['advice']}"
-                )
-                record = {
-                    "benchmark": "end_to_end",
-                    "device": device_name(device),
-                    "grid": a.grid,
-                    "channels": a.channels,
-                    **row,
-                }
-                if device.type == "cuda":
-                    flops = row["samples_per_second"] * unet_flops(a.channels, grid, a.base)
-                    peak = next((v for k, v in MATRIX_PEAK.items() if k in record["device"]), None)
-                    record["of_matrix_peak"] = flops / peak if peak else None
-                    record["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-                    torch.cuda.reset_peak_memory_stats()
-                    torch.cuda.empty_cache()
-                emit(record)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        store = make_store(Path(folder) / "store", grid, a.channels, a.times)
+        common = {
+            "benchmark": "end_to_end",
+            "grid": a.grid,
+            "device": device_name(device),
+            "store_gib": store.nbytes / 2**30,
+            "write_s": time.perf_counter() - began,
+        }
+        for tier in a.tiers.split(","):
+            emit(common | our_loop(store, tier, a.batch, a.epochs, a.base, device))
+        if a.plain_seconds:
+            emit(common | plain_loop(store, a.plain_seconds, a.base, device))
 
 
 if __name__ == "__main__":

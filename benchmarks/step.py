@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 
 import torch
 from baseline import BaselineStep
@@ -48,7 +47,7 @@ def run(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if case.startswith("baseline"):
         rows, columns = (-(-n // 8) * 8 for n in grid)
-        step = BaselineStep(channels, rows, device, tf32=case == "baseline")
+        step = BaselineStep(channels, rows, device, tf32=case == "baseline", base=base)
         pairs = [torch.randn(2, batch, channels, rows, columns, device=device) for _ in range(2)]
         timing = time_calls(lambda i: step(*pairs[i % 2]), device, seconds)
     else:
@@ -86,8 +85,6 @@ def run(
         record["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
         peak = next((v for k, v in MATRIX_PEAK.items() if k in record["device"]), None)
         record["of_matrix_peak"] = speed * flops / peak if peak else None
-    del step
-    gc.collect()
     return record
 
 

@@ -11,6 +11,7 @@ Only for batch normalisation without dropout, on grids whose longitudes divide b
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,7 +72,7 @@ class _Pass(torch.autograd.Function):
     def forward(
         ctx: Any, network: UNet, dtype: torch.dtype, state: Tensor, static: Tensor, *parameters: Tensor
     ):
-        with torch.autocast(state.device.type, enabled=False):
+        with _no_autocast(state):
             tape = _Tape(network, dtype, keep=any(ctx.needs_input_grad) and not network.checkpoint_whole)
             output = tape.forward(state, static)
         ctx.tape, ctx.order = tape, parameters
@@ -83,7 +84,7 @@ class _Pass(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor):
         tape = ctx.tape
         ctx.tape = None
-        with torch.autocast(gradient.device.type, enabled=False):
+        with _no_autocast(gradient):
             if ctx.again is not None:
                 tape = _Tape(tape.network, tape.dtype, keep=True, update=False)
                 tape.forward(*ctx.again)
@@ -117,19 +118,24 @@ class _Tape:
 
     def forward(self, state: Tensor, static: Tensor) -> Tensor:
         network, grid = self.network, self.network.grid
+        self._at("weights")
         self._lower_weights()
+        self._at("input")
         x = kernels.pack(state, static, grid, self.input_channels, self.dtype)
         skips = []
         for level, block in enumerate(network.down):
+            self._at(f"down.{level}")
             tape = self._block(block, x)
             skip = kernels.empty_haloed(tape.second, grid.halo(level), 2 * tape.second.shape[-1])
             x = kernels.rectify_pool(tape.second, tape.second_moments, skip, grid.halo(level + 1))
             skips.append(skip)
             self._keep(tape)
+        self._at("bottom")
         tape = self._block(network.bottom, x)
         z = kernels.rectify(tape.second, tape.second_moments)
         self._keep(tape)
-        for up, block in zip(network.up, network.merge, strict=True):
+        for level, (up, block) in enumerate(zip(network.up, network.merge, strict=True)):
+            self._at(f"merge.{level}")
             x = skips.pop()
             self._up(up, z, x, grid.halo(len(skips)))
             if self.keep:
@@ -139,11 +145,13 @@ class _Tape:
             self._keep(tape)
         if self.keep:
             self.coarse.append(z)
+        self._at("head")
         bias = _padded(network.head.bias, padded_channels(network.out_channels)).to(self.dtype)
         return torch.nn.functional.linear(z, self._head_weight(), bias)
 
     def backward(self, gradient: Tensor, state_needs_gradient: bool) -> Tensor | None:
         network, grid = self.network, self.network.grid
+        self._at("backward")
         gradient = gradient.contiguous()
         z = self.coarse.pop()
         self._set(network.head.weight, _inner(gradient, z)[: network.out_channels, :, None, None])
@@ -166,11 +174,18 @@ class _Tape:
             needs_input = level > 0 or state_needs_gradient
             dx = self._block_backward(dskip, kernels.interior(dx), needs_input)
             del dcat, dskip
+        self._at("gradients")
         self._raise_gradients()
+        self._at("backward")
         if not state_needs_gradient:
             return None
         channels = network.in_channels - self.static_channels
         return kernels.unpack_gradient(dx, grid, channels)
+
+    def _at(self, part: str) -> None:
+        """Tell whoever counts memory which part the next images belong to."""
+        if self.network.observer is not None:
+            self.network.observer(part)
 
     @property
     def input_channels(self) -> int:
@@ -346,6 +361,10 @@ class _Tape:
         self.lowered_gradients.clear()
         if high:
             torch._foreach_copy_(high, low)
+
+
+def _no_autocast(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -65,6 +65,10 @@ class UNet(nn.Module):
         self.checkpoint_blocks = False
         # Set by the rollout: keep nothing but the input, in the fast pass.
         self.checkpoint_whole = False
+        # Called with the name of each part that the fast pass comes to; the memory ledger listens.
+        self.observer: Callable[[str], None] | None = None
+        # Type of the fast pass's images; None asks autocast.
+        self.image_dtype: torch.dtype | None = None
         # None: the fast pass where it applies, on CUDA; or whether to take it.
         self.fused: bool | None = None
         # The last of the input channels are the same for every sample; see `forward_padded`.
@@ -133,8 +137,8 @@ class UNet(nn.Module):
     def forward_padded(self, x: Tensor, static: Tensor | None = None) -> Tensor:
         """Apply the network by its fast pass, see `weathermill.models.fused.run` for the result's layout."""
         device = x.device.type
-        dtype = self.head.weight.dtype
-        if device != "meta" and torch.is_autocast_enabled(device):
+        dtype = self.image_dtype or self.head.weight.dtype
+        if self.image_dtype is None and device != "meta" and torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
         static = x.new_zeros((0, *x.shape[2:])) if static is None else static
         self.static_channels = static.shape[0]

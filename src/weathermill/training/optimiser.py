@@ -53,13 +53,16 @@ def make_optimiser(parameters: list[nn.Parameter], config: OptimiserConfig) -> t
         Rates.
     """
     device = parameters[0].device
+    # On meta tensors only memory is counted: they have no values to check, and the fused kernels know them not.
+    counting = device.type == "meta"
+    rate = config.learning_rate
     optimiser = torch.optim.AdamW(
         parameters,
-        lr=torch.tensor(config.learning_rate, device=device, dtype=torch.float32),
+        lr=rate if counting else torch.tensor(rate, device=device, dtype=torch.float32),
         betas=tuple(config.betas),
         eps=config.eps,
         weight_decay=config.weight_decay,
-        fused=True,
+        fused=not counting,
         capturable=device.type == "cuda",
     )
     for parameter in parameters:

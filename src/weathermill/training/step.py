@@ -266,6 +266,17 @@ class TrainingStep:
                 tensor.copy_(state[key])
 
     def _train(self, window: Tensor) -> StepResult:
+        loss, per_channel = self.accumulate_gradients(window)
+        return StepResult(loss, self._update(), per_channel)
+
+    def accumulate_gradients(self, window: Tensor) -> tuple[Tensor, Tensor]:
+        """Set all gradients to those of a batch, without an update.
+
+        Returns
+        -------
+        tuple
+            Loss (0-d) and loss of each channel at each step (steps, n_prognostic), detached.
+        """
         for parameter in self._parameters:
             parameter.grad = None
         loss, per_channel = None, None
@@ -278,7 +289,7 @@ class TrainingStep:
             errors = terms.per_channel * share
             loss = total.detach() if loss is None else loss + total.detach()
             per_channel = errors if per_channel is None else per_channel + errors
-        return StepResult(loss, self._update(), per_channel)
+        return loss, per_channel
 
     @torch.no_grad()
     def _update(self) -> Tensor:
@@ -306,7 +317,8 @@ class TrainingStep:
     def _capture(self, window: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, StepResult]:
         """Record the step for windows of this shape, leaving weights, optimiser and averages as they were."""
         static_window = window.clone()
-        before = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+        # Kept on the host: on the device it would add to the peak of the warm-up.
+        before = {name: tensor.to("cpu", copy=True) for name, tensor in self.state_dict().items()}
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with self._backends():
@@ -361,7 +373,7 @@ class TrainingStep:
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         dtype = _AUTOCAST.get(self.config.precision)
-        if dtype is None:
+        if dtype is None or self.device.type == "meta":
             return contextlib.nullcontext()
         # Without the cache: it would tie casts of one graph to another.
         return torch.autocast(self.device.type, dtype=dtype, cache_enabled=False)

@@ -1,0 +1,161 @@
+"""Run the benchmarks and print their tables; ``python benchmarks/run.py`` needs torch, NumPy and safetensors alone.
+
+Every case runs in a process of its own, with a time limit, so that none disturbs another's memory or stops the rest.
+``--device cpu-size`` runs the same cases on small grids, for machines without a GPU. Results are written as JSON too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+SMALL, LARGE = "181x360", "721x1440"
+
+
+def cases(size: str) -> dict[str, list[list[str]]]:
+    """Return arguments of each benchmark's processes."""
+    if size == "cpu-size":
+        tiny = ["--channels", "9", "--base", "8"]
+        return {
+            "step": [
+                ["--case", case, "--grid", "33x64", "--batch", "4", "--seconds", "1", *tiny]
+                for case in ("baseline", "ours", "ours-zeros", "ours-recomputed")
+            ],
+            "end_to_end": [
+                [
+                    "--grid",
+                    "33x64",
+                    "--times",
+                    "65",
+                    "--epochs",
+                    "3",
+                    "--batch",
+                    "4",
+                    "--plain-seconds",
+                    "2",
+                    *tiny,
+                ]
+            ],
+            "ledger": [["--channels", "65"]],
+            "checkpoint": [["--repeats", "2"]],
+        }
+    step = [["--case", "baseline", "--batch", "4"], ["--case", "baseline-fp32", "--batch", "4"]]
+    step += [["--case", "baseline", "--batch", "16"]]
+    step += [["--case", "ours", "--batch", str(batch)] for batch in (4, 16, 32, 64)]
+    step += [["--case", case, "--batch", "16"] for case in ("ours-zeros", "ours-recomputed", "ours-clip-ema")]
+    step += [["--case", "ours-tf32", "--batch", "16"], ["--case", "layers-compiled", "--batch", "16"]]
+    step += [["--case", "ours", "--batch", "4", "--rollout", "4"]]
+    step += [["--case", "baseline", "--grid", LARGE, "--batch", "2"]]
+    step += [["--case", "ours", "--grid", LARGE, "--batch", batch] for batch in ("1", "2", "4")]
+    return {
+        "step": step,
+        "end_to_end": [
+            ["--grid", SMALL, "--batch", "16", "--times", "1025"],
+            ["--grid", LARGE, "--batch", "2", "--times", "49", "--plain-seconds", "0"],
+        ],
+        "ledger": [[]],
+        "checkpoint": [[]],
+    }
+
+
+COLUMNS = {
+    "step": ("case", "grid", "batch", "rollout", "step_ms", "samples_per_second", "speedup", "tflops", "peak_gib"),
+    "end_to_end": (
+        "case", "grid", "batch", "samples_per_second", "waiting_share", "copying_share", "first_epoch_s", "store_gib",
+    ),
+    "ledger": (
+        "grid", "batch", "rollout", "recompute", "precision", "predicted_mib", "measured_mib", "error", "largest_batch",
+    ),
+    "checkpoint": ("mib", "loop_waits_ms", "on_disk_after_ms", "verify_and_read_ms"),
+}  # fmt: skip
+
+
+def run_one(name: str, arguments: list[str], timeout: float) -> list[dict[str, Any]]:
+    """Run one process; a failure is a record too."""
+    command = [sys.executable, str(HERE / f"{name}.py"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent / "src"), str(HERE)])}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+        )
+        output, problem = done.stdout, done.stderr.strip().splitlines()[-1:] if done.returncode else []
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
+        problem = [f"stopped after {timeout:.0f} s"]
+    lines = [json.loads(line[7:]) for line in output.splitlines() if line.startswith("RESULT ")]
+    if problem:
+        lines.append({"benchmark": name, "case": " ".join(arguments), "failed": problem[0]})
+    return lines
+
+
+def add_speedups(records: list[dict[str, Any]]) -> None:
+    """Compare each step with the baseline's on the same grid, at the batch that was published: the smallest run."""
+    base = {}
+    for record in records:
+        if record["benchmark"] == "step" and record.get("case") == "baseline" and "failed" not in record:
+            base.setdefault(record["grid"], record["samples_per_second"])
+    for record in records:
+        if record["benchmark"] == "step" and record.get("grid") in base and record.get("rollout") == 1:
+            record["speedup"] = record["samples_per_second"] / base[record["grid"]]
+
+
+def table(records: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+    """Lay records out as text."""
+    columns = tuple(c for c in columns if any(c in r for r in records))
+    if any("failed" in r for r in records):
+        columns += ("failed",)
+
+    def text(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return "" if value is None else str(value)
+
+    rows = [columns, *([text(record.get(column)) for column in columns] for record in records)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cuda", "cpu-size"), help="the GPU if there is one")
+    parser.add_argument("--only", help="comma-separated: step, end_to_end, ledger, checkpoint")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one case")
+    parser.add_argument(
+        "--output", type=Path, help="JSON file; benchmarks/results/<time>.json when not given"
+    )
+    a = parser.parse_args()
+    size = a.device
+    if size is None:
+        import torch
+
+        size = "cuda" if torch.cuda.is_available() else "cpu-size"
+    chosen = cases(size)
+    if a.only:
+        chosen = {name: chosen[name] for name in a.only.split(",")}
+    output = a.output or HERE / "results" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    records: list[dict[str, Any]] = []
+    for name, arguments in chosen.items():
+        for i, case in enumerate(arguments):
+            print(f"{name} {i + 1}/{len(arguments)}: {' '.join(case)}", file=sys.stderr, flush=True)
+            records += run_one(name, case, a.timeout)
+            add_speedups(records)
+            # After every case, so that a run that is cut off keeps what it has.
+            output.write_text(json.dumps(records, indent=1) + "\n")
+        devices = {r["device"] for r in records if r["benchmark"] == name and "device" in r}
+        print(f"\n{name} on {', '.join(sorted(devices)) or 'no device'}")
+        print(table([r for r in records if r["benchmark"] == name], COLUMNS[name]) + "\n", flush=True)
+    print(f"Results: {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,9 @@ from weathermill.incremental.runner import RecordHook
 
 # Neither Kedro's telemetry plugin nor MLflow's may report anything unless the user says so.
 os.environ.setdefault("DO_NOT_TRACK", "true")
+# MLflow talks a lot while it is at work; what matters to users is logged here.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 # The last hook here runs first.
 HOOKS = (MLflowHook(), RecordHook(), DaskHook(), ParametersHook())

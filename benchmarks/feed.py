@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from common import device_name, emit, latitudes, make_channels, parse_grid
 
+from weathermill.tensors.shards import encode
 from weathermill.tensors.store import TensorStore, TensorWriter
-from weathermill.training.feed import make_feed
+from weathermill.training.feed import Feed, make_feed
 from weathermill.training.memory import HostBuffer
 from weathermill.training.meter import StarvationMeter
 
@@ -46,13 +47,14 @@ def make_store(
         fingerprint="benchmark",
     )
     start, stop = writer.ranges[0]
-    noise = rng.standard_normal((stop - start, channels, *grid), dtype=np.float32)
+    noise = encode(rng.standard_normal((stop - start, channels, *grid), dtype=np.float32), "float16")
 
-    def write(span: tuple[int, int]) -> None:
-        writer.write(span[0], np.roll(noise[: span[1] - span[0]], span[0] % 97, axis=-1))
+    def write(k: int) -> None:
+        start, stop = writer.ranges[k]
+        writer.write_stored(k, np.roll(noise[: stop - start], 7 * k, axis=-1), [0.0] * channels)
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(write, writer.pending()))
+        list(pool.map(write, range(len(writer.ranges))))
     writer.finish()
     return TensorStore(path)
 
@@ -134,20 +136,9 @@ class Load:
             time.sleep(seconds)
 
 
-def beside_a_step(
-    store: TensorStore,
-    tier: str,
-    batch: int,
-    device: torch.device,
-    rate: float | None,
-    seconds: float,
-    **options,
-) -> dict:
+def beside_a_step(feed: Feed, load: Load, rate: float | None, seconds: float) -> dict:
     """Draw batches beside a step that takes ``batch / rate`` seconds (None: no step, as fast as it goes)."""
-    load = Load(device)
-    began = time.perf_counter()
-    feed = make_feed(store, "train", 1, batch, device, tier, **options)
-    loading = time.perf_counter() - began
+    device, batch = feed.device, feed.batch_size
     meter = StarvationMeter(feed, None, device)
     total = torch.zeros((), device=device)
     epoch, end = 0, 0.0
@@ -172,21 +163,17 @@ def beside_a_step(
         torch.cuda.synchronize()
     summary = meter.summary()
     elapsed = time.perf_counter() - began
-    result = {
-        "tier": tier,
+    return {
+        "tier": feed.tier,
         "batch": batch,
         "step_samples_per_second": rate,
         "samples_per_second": meter.samples / elapsed,
         "waiting_share": summary["feed/waiting_share"],
         "copying_share": summary["feed/copying_share"],
         "host_waiting_share": summary["feed/host_waiting_share"],
-        "loading_s": loading,
         "advice": meter.advice(summary),
         "reader": getattr(feed._source, "reader", None),
-        **options,
     }
-    feed.close()
-    return result
 
 
 def check(store: TensorStore, tier: str, device: torch.device, **options) -> int:
@@ -268,16 +255,20 @@ def main() -> None:
         )
         further = [{"reader": "pread"}, {"reader": "memmap"}, {"threads": 4}, {"threads": best[1]}]
         cases = [*basic, *(("mapped", options) for options in further)]
+        load = Load(device)
         for tier, options in cases:
-            for rate in [None, *a.rates] if not options else [None, a.rates[-1]]:
-                row = beside_a_step(store, tier, a.batch, device, rate, a.seconds, **options)
-                note = ", ".join([row["reader"] or "", *(f"{k}={v}" for k, v in options.items())])
-                print(
-                    f"{tier:>8} {a.batch:6d} {'none' if rate is None else f'{rate:.0f}':>8} "
-                    f"{row['samples_per_second']:10.0f} {row['waiting_share']:8.1%} {row['copying_share']:8.1%} "
-                    f"{row['loading_s']:7.1f}s  {note}"
-                )
-                emit({**about, "case": "tier", **row})
+            began = time.perf_counter()
+            with make_feed(store, "train", 1, a.batch, device, tier, **options) as feed:
+                loading = time.perf_counter() - began
+                for rate in [None, *a.rates] if not options else [None, a.rates[-1]]:
+                    row = beside_a_step(feed, load, rate, a.seconds)
+                    note = ", ".join([row["reader"] or "", *(f"{k}={v}" for k, v in options.items())])
+                    print(
+                        f"{tier:>8} {a.batch:6d} {'none' if rate is None else f'{rate:.0f}':>8} "
+                        f"{row['samples_per_second']:10.0f} {row['waiting_share']:8.1%} "
+                        f"{row['copying_share']:8.1%} {loading:7.1f}s  {note}"
+                    )
+                    emit({**about, "case": "tier", "loading_s": loading, **row, **options})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

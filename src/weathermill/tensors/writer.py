@@ -230,6 +230,21 @@ class TensorWriter:
         if self.layout.dtype == "float16":
             self._refuse(np.isinf(stored) & np.isfinite(values), begin, "is beyond the range of float16")
         rounding = _squared_error(stored, values, self.layout.dtype)
+        self.write_stored(k, stored, rounding)
+
+    def write_stored(self, k: int, stored: np.ndarray, rounding: Sequence[float]) -> None:
+        """Write shard `k` from values that are in the stored dtype already (bfloat16 as uint16), unchecked.
+
+        Parameters
+        ----------
+        k
+            Which of `ranges`.
+        stored
+            (time, dynamic channel, latitude, longitude), as `shards.encode` gives it.
+        rounding
+            Mean square rounding error of each dynamic channel.
+        """
+        begin, stop = self.ranges[k]
         metadata = {"start": str(begin), "stop": str(stop), "identity": self.identity}
         shard = self._shard(k)
         with writing(self.path, f"Shard {k} of the tensor store"):
@@ -240,7 +255,7 @@ class TensorWriter:
                 "stop": stop,
                 "size": size,
                 "sha256": digest,
-                "rounding": rounding,
+                "rounding": list(rounding),
             }
             write_atomic(shard.with_suffix(".json"), json_bytes(record))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from weathermill.hooks import DaskHook, MLflowHook, ParametersHook
-from weathermill.incremental.runner import RecordHook
-
-# Neither Kedro's telemetry plugin nor MLflow's may report anything unless the user says so.
+# Before MLflow is imported. Neither Kedro's telemetry plugin nor MLflow's may report anything unless the user says so;
+# MLflow talks a lot while it is at work, and what matters to users is logged here.
 os.environ.setdefault("DO_NOT_TRACK", "true")
-# MLflow talks a lot while it is at work; what matters to users is logged here.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+from weathermill.hooks import DaskHook, MLflowHook, ParametersHook  # noqa: E402
+from weathermill.incremental.runner import RecordHook  # noqa: E402
 
 # The last hook here runs first.
 HOOKS = (MLflowHook(), RecordHook(), DaskHook(), ParametersHook())

@@ -10,8 +10,8 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
-from weathermill.hooks import DaskHook, MLflowHook, ParametersHook  # noqa: E402
-from weathermill.incremental.runner import RecordHook  # noqa: E402
+from weathermill.hooks import DaskHook, MLflowHook, ParametersHook
+from weathermill.incremental.runner import RecordHook
 
 # The last hook here runs first.
 HOOKS = (MLflowHook(), RecordHook(), DaskHook(), ParametersHook())

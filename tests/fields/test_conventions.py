@@ -440,6 +440,29 @@ def test_nothing_or_the_same_twice_is_no_request(make_source):
         canonical(make_source(), variables=["temperature"], levels=[])
 
 
+def test_files_on_disk_with_unsorted_times_and_few_of_many_levels(tmp_path, make_source):
+    source = make_source(n_time=8, levels=tuple(float(p) for p in range(1000, 80, -25)))
+    names = {"variables": ["temperature"], "levels": [100, 500, 850]}
+    expected = canonical(source, **names)
+    shuffled = source.isel(time=[5, 0, 3, 1, 7, 2, 6, 4])
+    shuffled.to_netcdf(tmp_path / "nc4.nc")
+    shuffled.to_netcdf(tmp_path / "nc3.nc", format="NETCDF3_64BIT")
+    shuffled.to_zarr(tmp_path / "s.zarr", zarr_format=2)
+    for name in ("nc4.nc", "nc3.nc", "s.zarr"):
+        opened = open_sources(tmp_path / name)
+        xr.testing.assert_equal(canonicalise(opened.datasets, **names), expected)
+
+
+def test_times_as_float32(tmp_path, make_source):
+    source = make_source(n_time=40, step_hours=1)
+    encoding = {"time": {"dtype": "float32", "units": "days since 1850-01-01"}}
+    source.to_netcdf(tmp_path / "x.nc", encoding=encoding)
+    opened = open_sources(tmp_path / "x.nc")
+    assert not np.array_equal(opened.datasets[0].time, source.time)
+    fields = canonicalise(opened.datasets, variables=["temperature"])
+    assert np.array_equal(fields.time, source.time)
+
+
 # Lazy and bounded
 
 

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import gzip
 import os
+import threading
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -71,6 +74,22 @@ def test_a_url_of_any_file_system(make_source):
         open_sources("memory://weather/absent.zarr")
     with pytest.raises(SourceNotFoundError):
         open_sources("memory://weather/absent.nc")
+
+
+def test_a_store_behind_a_web_server(tmp_path, make_source):
+    source = make_source()
+    source.to_zarr(tmp_path / "s.zarr", zarr_format=2, consolidated=True)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        opened = open_sources(f"{url}/s.zarr")
+        fields = canonicalise(opened.datasets, variables=["temperature"]).compute()
+        with pytest.raises((SourceNotFoundError, UnreadableSourceError), match="absent"):
+            open_sources(f"{url}/absent.zarr")
+        server.shutdown()
+    xr.testing.assert_equal(fields, canonicalise([source], variables=["temperature"]).compute())
+    assert opened.descriptions[0].location.startswith(url) and len(opened.descriptions[0].sha256) == 64
 
 
 def test_unknown_protocol_is_told():

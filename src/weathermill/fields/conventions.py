@@ -22,12 +22,12 @@ from weathermill.errors import (
     ParameterError,
     TimeAxisError,
 )
-from weathermill.fields.assembly import Piece, holds_level, join_times
+from weathermill.fields.assembly import Piece, holds_level, join_times, level_positions
 from weathermill.fields.conversion import conversion_for
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
 from weathermill.fields.derived import derive, plan_derivations
 from weathermill.fields.findings import Finding, tell
-from weathermill.fields.layout import HorizontalOrder, finish_lazily, steps_per_chunk
+from weathermill.fields.layout import HorizontalOrder, finish_lazily, level_reading, steps_per_chunk
 from weathermill.fields.recognition import Offer
 from weathermill.fields.survey import Source, find_offers, level_text, survey, where_text
 from weathermill.fields.timeaxis import calendar_of, first_text, require_some
@@ -120,8 +120,8 @@ def canonicalise(
     chosen_levels = _choose_levels(pressure, offers, levels, findings) if pressure else None
     overrides = dict(units or {})
 
-    per_step = 4 * order.latitude.size * order.longitude.size
-    largest = per_step * max(1, len(chosen_levels or ()))
+    per_map = order.latitude.size * order.longitude.size
+    largest = per_map * max(_bytes_per_point(offer, chosen_levels) for offer in used)
     native = max((offer.native_time_chunk for offer in used), default=1)
     steps = steps_per_chunk(largest, block_bytes, native)
 
@@ -151,6 +151,16 @@ def canonicalise(
     fields = derive(fields, plan.made, findings)[asked]
     fields.attrs.update(_global_attributes(surveyed, {offer.rank for offer in used}))
     return fields
+
+
+def _bytes_per_point(offer: Offer, levels: Sequence[float] | None) -> int:
+    """Return the memory that one place and time of an offer takes while it is read: unpacked, with its levels."""
+    size = 8 if offer.array.dtype.itemsize > 4 or offer.array.dtype.kind in "iub" else 4
+    positions = level_positions(offer, levels)
+    if positions is None:
+        return size
+    read, _ = level_reading(positions)
+    return size * len(range(offer.levels.size)[read] if isinstance(read, slice) else read)
 
 
 def _require_distinct(names: Sequence[str]) -> None:

@@ -92,6 +92,32 @@ def as_slice(index: np.ndarray) -> slice | np.ndarray:
     return slice(int(index[0]), None if stop < 0 else stop, step)
 
 
+def level_reading(positions: np.ndarray) -> tuple[slice | np.ndarray, np.ndarray]:
+    """Say which levels to read from a file, and where among those the wanted ones are.
+
+    Parameters
+    ----------
+    positions
+        Wanted positions in the file, in canonical order.
+
+    Returns
+    -------
+    read
+        An evenly spaced slice where the wanted levels make one; else all from the first to the last, as one
+        piece, unless that were more than three times as many as are wanted.
+    index
+        Positions of the wanted levels in what is read, in canonical order.
+    """
+    ascending = np.unique(positions)
+    even = as_slice(ascending)
+    if isinstance(even, slice):
+        return even, np.searchsorted(ascending, positions)
+    span = int(ascending[-1] - ascending[0]) + 1
+    if span <= 3 * ascending.size:
+        return slice(int(ascending[0]), int(ascending[-1]) + 1), positions - ascending[0]
+    return ascending, np.searchsorted(ascending, positions)
+
+
 def time_chunks(positions: np.ndarray, steps: int, native: int) -> tuple[int, ...]:
     """Return chunk lengths for the chosen time positions that keep to the file's own chunks.
 
@@ -228,6 +254,9 @@ def finish_lazily(
     dask.array.Array
         ([time,] [level,] latitude, longitude).
     """
+    if level_index is not None:
+        read, level_index = level_reading(level_index)
+        array = array.isel({LEVEL: read})
     wanted = {str(dim): array.sizes[dim] for dim in array.dims}
     if EXPVER in array.dims:
         wanted[EXPVER] = 1

@@ -192,6 +192,29 @@ def check(store: TensorStore, tier: str, device: torch.device, **options) -> int
     return different
 
 
+def raw_table(
+    store: TensorStore, a: argparse.Namespace, about: dict, device: torch.device
+) -> tuple[float, int]:
+    """Measure reads and the copy to the device by themselves; gives the best rate and its threads."""
+    cuda, pair, best = device.type == "cuda", 2 * store.state_nbytes, (0.0, 1)
+    print(f"\n{'raw reads':>10} {'threads':>8} {'samples/s':>10} {'GB/s':>7}")
+    for method in ("pread", "memmap"):
+        for threads in [n for n in a.threads if n <= (os.cpu_count() or 1)]:
+            rate = raw_reads(store, method, threads, a.seconds / 2, cuda)
+            best = max(best, (rate, threads))
+            print(f"{method:>10} {threads:8d} {rate:10.0f} {rate * pair / 1e9:7.2f}")
+            emit({**about, "case": method, "threads": threads, "samples_per_second": rate})
+    forget(store)
+    rate = raw_reads(store, "pread", best[1], a.seconds, cuda)
+    print(f"{'from disk':>10} {best[1]:8d} {rate:10.0f} {rate * pair / 1e9:7.2f}")
+    emit({**about, "case": "pread-cold", "threads": best[1], "samples_per_second": rate})
+    if cuda:
+        rate = copy_rate(device, 2**30)
+        print(f"\ncopy to the device: {rate / 1e9:.1f} GB/s = {rate / pair:.0f} samples/s")
+        emit({**about, "case": "copy", "samples_per_second": rate / pair, "gbytes_per_second": rate / 1e9})
+    return best
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grid", default="181x360")
@@ -205,13 +228,13 @@ def main() -> None:
         "--folder", default=None, help="where to put the store; a temporary folder by default"
     )
     parser.add_argument("--small", action="store_true", help="sizes for a machine without a GPU")
+    parser.add_argument("--brief", action="store_true", help="the tiers beside a step, and nothing else")
     a = parser.parse_args()
     if a.small:
         a.grid, a.channels, a.states, a.batch = "46x90", 16, 200, 8
         a.threads, a.rates, a.seconds = [1, 2], [200], 0.5
     grid = parse_grid(a.grid)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cuda = device.type == "cuda"
     folder = Path(tempfile.mkdtemp(dir=a.folder))
     about = {"benchmark": "feed", "device": device_name(device), "grid": a.grid, "channels": a.channels}
     try:
@@ -224,36 +247,25 @@ def main() -> None:
         )
         emit({**about, "case": "write", "gbytes_per_second": store.nbytes / seconds / 1e9})
 
-        print(f"\n{'raw reads':>10} {'threads':>8} {'samples/s':>10} {'GB/s':>7}")
-        best = (0.0, 1)
-        for method in ("pread", "memmap"):
-            for threads in [n for n in a.threads if n <= (os.cpu_count() or 1)]:
-                rate = raw_reads(store, method, threads, a.seconds / 2, cuda)
-                best = max(best, (rate, threads))
-                print(f"{method:>10} {threads:8d} {rate:10.0f} {rate * pair / 1e9:7.2f}")
-                emit({**about, "case": method, "threads": threads, "samples_per_second": rate})
-        forget(store)
-        rate = raw_reads(store, "pread", best[1], a.seconds, cuda)
-        print(f"{'from disk':>10} {best[1]:8d} {rate:10.0f} {rate * pair / 1e9:7.2f}")
-        emit({**about, "case": "pread-cold", "threads": best[1], "samples_per_second": rate})
-        if cuda:
-            rate = copy_rate(device, 2**30)
-            print(f"\ncopy to the device: {rate / 1e9:.1f} GB/s = {rate / pair:.0f} samples/s")
-            emit(
-                {**about, "case": "copy", "samples_per_second": rate / pair, "gbytes_per_second": rate / 1e9}
-            )
-
-        basic = [("device", {}), ("pinned", {}), ("mapped", {}), ("mapped", {"consecutive": 4})]
-        for tier, options in basic:
-            different = check(store, tier, device, **options)
-            print(f"check {tier} {options or ''}: {different} windows differ from the store")
-            emit({**about, "case": "check", "tier": tier, "different": different, **options})
+        best = (0.0, os.cpu_count() or 1)
+        basic: list[tuple[str, dict]] = [("device", {}), ("pinned", {}), ("mapped", {})]
+        if not a.brief:
+            best = raw_table(store, a, about, device)
+            basic.append(("mapped", {"consecutive": 4}))
+            for tier, options in basic:
+                different = check(store, tier, device, **options)
+                print(f"check {tier} {options or ''}: {different} windows differ from the store")
+                emit({**about, "case": "check", "tier": tier, "different": different, **options})
 
         print(
             f"\n{'tier':>8} {'batch':>6} {'step at':>8} {'samples/s':>10} {'waiting':>8} {'copying':>8} "
             f"{'loading':>8}"
         )
-        further = [{"reader": "pread"}, {"reader": "memmap"}, {"threads": 4}, {"threads": best[1]}]
+        further = (
+            []
+            if a.brief
+            else [{"reader": "pread"}, {"reader": "memmap"}, {"threads": 4}, {"threads": best[1]}]
+        )
         cases = [*basic, *(("mapped", options) for options in further)]
         load = Load(device)
         for tier, options in cases:

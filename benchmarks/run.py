@@ -45,6 +45,8 @@ def cases(size: str) -> dict[str, list[list[str]]]:
             ],
             "ledger": [["--channels", "65"]],
             "checkpoint": [["--repeats", "2"]],
+            "feed": [["--small"]],
+            "resume": [["--small"]],
         }
     step = [["--case", "baseline", "--batch", "4"], ["--case", "baseline-fp32", "--batch", "4"]]
     step += [["--case", "baseline", "--batch", "16"]]
@@ -62,6 +64,8 @@ def cases(size: str) -> dict[str, list[list[str]]]:
         ],
         "ledger": [[]],
         "checkpoint": [[]],
+        "feed": [[], ["--batch", "64", "--rates", "1500", "--brief"]],
+        "resume": [[]],
     }
 
 
@@ -74,6 +78,11 @@ COLUMNS = {
         "grid", "batch", "rollout", "recompute", "precision", "predicted_mib", "measured_mib", "error", "largest_batch",
     ),
     "checkpoint": ("mib", "loop_waits_ms", "on_disk_after_ms", "verify_and_read_ms"),
+    "feed": (
+        "case", "tier", "reader", "threads", "consecutive", "batch", "step_samples_per_second", "samples_per_second",
+        "gbytes_per_second", "waiting_share", "copying_share", "loading_s", "different",
+    ),
+    "resume": ("kills", "during_save", "steps", "tensors", "tensors_different", "metrics_different"),
 }  # fmt: skip
 
 
@@ -127,7 +136,7 @@ def table(records: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu-size"), help="the GPU if there is one")
-    parser.add_argument("--only", help="comma-separated: step, end_to_end, ledger, checkpoint")
+    parser.add_argument("--only", help="comma-separated: step, end_to_end, ledger, checkpoint, feed, resume")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one case")
     parser.add_argument(
         "--output", type=Path, help="JSON file; benchmarks/results/<time>.json when not given"

@@ -498,3 +498,17 @@ def test_dask_backed_sources_chunked_in_space(make_source):
     xr.testing.assert_equal(
         canonical(chunked, variables=["temperature"]), canonical(source, variables=["temperature"])
     )
+
+
+def test_what_many_files_have_alike_is_told_once(make_source):
+    parts = [make_source(n_time=1, start=f"2020-01-{day:02d}", units=None) for day in range(1, 21)]
+    for part in parts:
+        del part["level"].attrs["units"]
+    findings: list[Finding] = []
+    fields = canonical(
+        parts, variables=["temperature"], findings=findings, source_names=[f"{i}.nc" for i in range(20)]
+    )
+    assert fields.sizes["time"] == 20
+    assert [(f.severity, f.subject) for f in findings] == [("info", "level"), ("warning", "temperature")]
+    assert all("(and 19 more sources likewise)" in f.message for f in findings)
+    assert findings[1].message.startswith("0.nc:t has no units; K is assumed")

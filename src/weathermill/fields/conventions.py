@@ -26,7 +26,7 @@ from weathermill.fields.assembly import Piece, holds_level, join_times, level_po
 from weathermill.fields.conversion import conversion_for
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
 from weathermill.fields.derived import derive, plan_derivations
-from weathermill.fields.findings import Finding, tell
+from weathermill.fields.findings import Finding, Held, tell, tell_together
 from weathermill.fields.layout import HorizontalOrder, finish_lazily, level_reading, steps_per_chunk
 from weathermill.fields.recognition import Offer
 from weathermill.fields.survey import Source, find_offers, level_text, survey, where_text
@@ -130,10 +130,12 @@ def canonicalise(
         wanted = chosen_levels if name in pressure else None
         if (parts := split_flat_name(name)) and name not in CONVENTIONS:
             wanted = [parts[1]]
+        held = [Held(offer.label) for offer in offers[name]]
         pieces = [
-            _piece(offer, surveyed[offer.rank], name, start, stop, wanted, overrides, findings)
-            for offer in offers[name]
+            _piece(offer, surveyed[offer.rank], name, start, stop, wanted, overrides, notes)
+            for offer, notes in zip(offers[name], held, strict=True)
         ]
+        tell_together(findings, held)
         _require_calendar(pieces, name)
         all_times = np.sort(np.concatenate([surveyed[p.offer.rank].times for p in pieces]))
         require_some(sum(len(piece.times) for piece in pieces), name, start, stop, all_times)

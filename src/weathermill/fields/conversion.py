@@ -71,7 +71,7 @@ def conversion_for(
     if offer.variable != convention.name:
         other, factor = EQUIVALENTS[convention.name]
         target = CONVENTIONS[other].units
-        tell(findings, "info", name, f"made of {other} in {offer.source}, times {factor:.6g}")
+        tell(findings, "info", name, f"{offer.label}: made of {other}, times {factor:.6g}")
     if units.lower() in _NO_UNITS:
         units = _units_by_values(offer, name, sample_positions, levels, findings, target)
     try:
@@ -117,8 +117,7 @@ def _units_by_values(offer, name, positions, levels, findings, target) -> str:
             findings,
             "warning",
             name,
-            f"{offer.label} has no units; {target} is assumed, since its first step lies in"
-            f" [{low:.4g}, {high:.4g}]",
+            f"{offer.label} has no units; {target} is assumed, which its values agree with",
             _remedy(name),
         )
         return target

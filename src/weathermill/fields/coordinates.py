@@ -279,11 +279,11 @@ def standardise(
     dataset = dataset.rename_dims(
         {old: new for old, new in renames.items() if old != new and old in dataset.dims}
     )
+    canonical = {}
     for axis, variable in coordinates.items():
         values = _coordinate_values(axis, variable, source, findings)
-        dims = (axis,) if variable.ndim == 1 else ()
-        dataset = dataset.assign_coords({axis: (dims, values if dims else values.reshape(()))})
-    return dataset
+        canonical[axis] = (axis, values) if variable.ndim == 1 else ((), values.reshape(()))
+    return dataset.assign_coords(canonical)
 
 
 def _coordinate_values(axis, variable, source, findings) -> np.ndarray:

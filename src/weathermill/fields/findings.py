@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import MutableSequence
+from collections.abc import Iterable, MutableSequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -40,6 +40,35 @@ class Finding:
         return asdict(self)
 
 
+class Held(list[Finding]):
+    """Findings of one source that are held back until those of all sources can be told together."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source = source
+
+
+def tell_together(findings: MutableSequence[Finding] | None, held: Iterable[Held]) -> None:
+    """Tell findings of many sources: what is said alike of several of them is said once.
+
+    Parameters
+    ----------
+    findings
+        As for :func:`tell`.
+    held
+        Findings by source; the source's name in a message does not make it another one.
+    """
+    groups: dict[tuple[str, str, str], list[tuple[str, Finding]]] = {}
+    for group in held:
+        for finding in dict.fromkeys(group):
+            key = (finding.severity, finding.subject, finding.message.replace(group.source, "\0"))
+            groups.setdefault(key, []).append((group.source, finding))
+    for entries in groups.values():
+        _, first = entries[0]
+        more = f" (and {len(entries) - 1} more sources likewise)" if len(entries) > 1 else ""
+        tell(findings, first.severity, first.subject, first.message + more, first.remedy)
+
+
 def tell(
     findings: MutableSequence[Finding] | None,
     severity: Severity,
@@ -49,6 +78,9 @@ def tell(
 ) -> Finding:
     """Log a finding, and append it to ``findings`` where there is such a list."""
     finding = Finding(severity, subject, message, remedy)
+    if isinstance(findings, Held):
+        findings.append(finding)
+        return finding
     logger.log(_LEVELS[severity], "%s: %s%s", subject, message, f" -> {remedy}" if remedy else "")
     if findings is not None:
         findings.append(finding)

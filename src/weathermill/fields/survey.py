@@ -12,7 +12,7 @@ from weathermill.errors import CoordinateError, MissingLevelError, MissingVariab
 from weathermill.fields.assembly import holds_level
 from weathermill.fields.conversion import EQUIVALENTS
 from weathermill.fields.coordinates import TIME, standardise, undecoded_time
-from weathermill.fields.findings import Finding
+from weathermill.fields.findings import Finding, Held, tell_together
 from weathermill.fields.layout import HorizontalOrder, horizontal_order
 from weathermill.fields.recognition import Offer, describe_offers, offers_of
 from weathermill.fields.timeaxis import calendar_of, selection, snap
@@ -81,10 +81,13 @@ def survey(
         Where to record what was noticed.
     """
     names = list(source_names) if source_names is not None else [f"source {i}" for i in range(len(sources))]
-    return [
-        Source(dataset, name, rank, findings)
+    held = [Held(name) for name in names]
+    surveyed = [
+        Source(dataset, name, rank, held[rank])
         for rank, (dataset, name) in enumerate(zip(sources, names, strict=True))
     ]
+    tell_together(findings, held)
+    return surveyed
 
 
 def find_offers(name: str, surveyed: Sequence[Source], *, on_levels: bool) -> list[Offer]:

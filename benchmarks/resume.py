@@ -31,7 +31,7 @@ from weathermill.training.engine import TrainConfig, train
 from weathermill.training.step import StepConfig
 from weathermill.training.tracker import RecordingTracker
 
-MEASURED = ("speed/", "feed/")
+MEASURED = ("speed/", "feed/", "memory/")
 
 
 def attempt(store, folder: Path, a: argparse.Namespace, started: int | None, slow_saves: bool) -> None:

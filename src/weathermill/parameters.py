@@ -15,6 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from weathermill.errors import ParameterError
 
+#: Names that verification gives to regions of its own.
+STANDARD_REGIONS = ("global", "tropics", "extratropics_north", "extratropics_south")
+
 
 def _iso(value: Any) -> Any:
     """Dates may be written without quotes in YAML, where they become date objects."""
@@ -22,6 +25,11 @@ def _iso(value: Any) -> Any:
 
 
 IsoTime = Annotated[str, BeforeValidator(_iso)]
+
+
+def _words(value: Any) -> Any:
+    """On a command line a list is one text, with blanks between."""
+    return value.split() if isinstance(value, str) else value
 
 
 class _Parameters(BaseModel):
@@ -120,7 +128,7 @@ class StepParameters(_Parameters):
     clip_norm: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1)
     ema_decay: float | None = Field(None, gt=0, lt=1)
-    checkpointing: bool = False
+    checkpointing: bool | Literal["auto"] = "auto"
 
 
 class RolloutParameters(_Parameters):
@@ -160,12 +168,42 @@ class TrainParameters(_Parameters):
     resume: bool = False
 
 
+class RegionParameters(_Parameters):
+    """A box to verify in besides the standard regions, in degrees; eastwards from ``west`` to ``east``, any wrap."""
+
+    name: str = Field(min_length=1)
+    south: float = Field(-90.0, ge=-90, le=90)
+    north: float = Field(90.0, ge=-90, le=90)
+    west: float = Field(0.0, ge=-360, le=360)
+    east: float = Field(360.0, ge=-360, le=720)
+
+    @model_validator(mode="after")
+    def _upright(self) -> RegionParameters:
+        if self.south > self.north:
+            raise ValueError(
+                f"region {self.name!r}: south ({self.south:g}) lies north of north ({self.north:g})"
+            )
+        return self
+
+
 class EvaluateParameters(_Parameters):
-    """What is verified: lead times up to ``lead_time_hours`` from every ``initial_step``-th state of the test period."""
+    """What is verified: lead times up to ``lead_time_hours`` from every ``initial_step``-th state of the test period.
+
+    ``regions`` are boxes besides the standard regions. ``climatology`` is a kind of
+    ``weathermill.verification.baselines``; ``regression`` is a further baseline, which "auto" fits (damped
+    persistence) where that reads little. ``stability_days`` is the length of free rollouts, of which there are
+    ``stability_rollouts``; null leaves them out. ``block_days`` is the decorrelation time of weather, which is added
+    to the lead time for the length of bootstrap blocks.
+    """
 
     lead_time_hours: float = Field(120.0, gt=0)
     initial_step: int = Field(1, ge=1)
     batch_size: int = Field(16, ge=1)
+    regions: list[RegionParameters] = []
+    climatology: Literal["auto", "harmonic", "hourly", "mean", "weekly"] = "auto"
+    regression: Literal["auto", "none", "damped", "multivariate"] = "auto"
+    stability_days: float | None = Field(30.0, gt=0)
+    stability_rollouts: int = Field(4, ge=1)
     headline_channels: list[str] = []
     map_channels: list[str] = []
     map_lead_times_hours: list[float] = [24.0, 72.0, 120.0]
@@ -173,12 +211,48 @@ class EvaluateParameters(_Parameters):
     bootstrap_samples: int = Field(500, ge=10)
     block_days: float = Field(2.0, gt=0)
 
+    @model_validator(mode="after")
+    def _distinct(self) -> EvaluateParameters:
+        names = [*STANDARD_REGIONS, *(region.name for region in self.regions)]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"regions must have names of their own; used twice: {', '.join(repeated)}")
+        return self
+
+
+class InitialTimes(_Parameters):
+    """Initial times from ``start`` to ``stop`` (half open; null: as far as the source goes), ``every_hours``."""
+
+    start: IsoTime | None = None
+    stop: IsoTime | None = None
+    every_hours: float | None = Field(None, gt=0)
+
 
 class ForecastParameters(_Parameters):
-    """A forecast: from ``initial_time`` (null: the last state of the source) to ``lead_time_hours``."""
+    """A forecast: from ``initial_time`` (null: the last state of the source) to ``lead_time_hours``.
+
+    ``initial_times`` are those of the pipeline ``forecast_batch``: a list of times (or a text with blanks between), or
+    a range; ``batch_size`` of them are forecast at once.
+    """
 
     initial_time: IsoTime | None = None
     lead_time_hours: float = Field(240.0, gt=0)
+    initial_times: Annotated[list[IsoTime] | InitialTimes | None, BeforeValidator(_words)] = None
+    batch_size: int = Field(8, ge=1)
+
+
+class CompareParameters(_Parameters):
+    """Two runs to compare: the change from the first to the second.
+
+    ``runs`` are ids (or unambiguous beginnings of ids) or names of MLflow runs, as a list or as one text with ".."
+    between them. ``log`` adds the result to the artefacts of the second run.
+    """
+
+    runs: list[str] | str | None = None
+    source: str = "forecast"
+    confidence: float = Field(0.95, gt=0, lt=1)
+    bootstrap_samples: int = Field(2000, ge=100)
+    log: bool = False
 
 
 class Parameters(_Parameters):
@@ -198,6 +272,7 @@ class Parameters(_Parameters):
     train: TrainParameters = TrainParameters()
     evaluate: EvaluateParameters = EvaluateParameters()
     forecast: ForecastParameters = ForecastParameters()
+    compare: CompareParameters = CompareParameters()
 
 
 def _known_names(location: tuple[Any, ...]) -> list[str]:
@@ -211,23 +286,33 @@ def _known_names(location: tuple[Any, ...]) -> list[str]:
     return list(getattr(model, "model_fields", {}))
 
 
+#: Branches of unions that are models: pydantic tries them on values that are plainly no mapping.
+_MODEL_BRANCHES = {"PeriodParameters", "InitialTimes"}
+
+
 def _of_other_branch(error: Mapping[str, Any]) -> bool:
     """Whether pydantic tried this branch of a union in vain only because the value is plainly of the other kind."""
     branches = [part for part in error["loc"] if isinstance(part, str)]
     as_number = any(part.startswith("constrained-") for part in branches)
-    as_period = "PeriodParameters" in branches
-    return (as_number and isinstance(error["input"], dict)) or (
-        as_period and not isinstance(error["input"], dict) and error["type"] == "model_type"
+    as_model = bool(_MODEL_BRANCHES & set(branches))
+    return (
+        (as_number and isinstance(error["input"], dict))
+        or (as_model and not isinstance(error["input"], dict) and error["type"] == "model_type")
+        or (error["type"] == "list_type" and isinstance(error["input"], dict | str))
+        or (branches[-1] == "str" and isinstance(error["input"], list))
+    )
+
+
+def _names_branch(part: Any) -> bool:
+    """Whether a part of an error's location names a branch of a union, and no parameter."""
+    return isinstance(part, str) and (
+        part[:1].isupper() or part.startswith(("constrained-", "list[", "function-")) or part == "str"
     )
 
 
 def _fault(error: Mapping[str, Any]) -> str:
-    location = tuple(part for part in error["loc"] if isinstance(part, str) and not part[:1].isupper())
-    name = ".".join(
-        str(part)
-        for part in error["loc"]
-        if not (isinstance(part, str) and (part[:1].isupper() or part.startswith("constrained-")))
-    )
+    location = tuple(part for part in error["loc"] if isinstance(part, str) and not _names_branch(part))
+    name = ".".join(str(part) for part in error["loc"] if not _names_branch(part))
     if error["type"] == "extra_forbidden":
         known = _known_names(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
@@ -262,7 +347,8 @@ def validate_parameters(parameters: Mapping[str, Any]) -> Parameters:
     try:
         return Parameters.model_validate(parameters)
     except ValidationError as error:
-        faults = [_fault(item) for item in error.errors(include_url=False) if not _of_other_branch(item)]
+        errors = error.errors(include_url=False)
+        faults = [_fault(item) for item in [e for e in errors if not _of_other_branch(e)] or errors]
         raise ParameterError(
             f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the parameters:\n  "
             + "\n  ".join(dict.fromkeys(faults))

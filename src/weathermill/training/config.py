@@ -46,6 +46,9 @@ class TrainConfig:
         Forecast steps in validation; the largest of `rollout` when None, so that epochs compare.
     step
         Precision, graphs, clipping, averaging.
+    checkpointing
+        ``"auto"`` recomputes activations if the memory ledger says that they do not fit else (on CUDA); True and
+        False decide, and None leaves it to `step`.
     feed
         Tier of the feed: ``"auto"``, ``"device"``, ``"pinned"`` or ``"mapped"``.
     consecutive
@@ -78,6 +81,7 @@ class TrainConfig:
     rollout_loss: RolloutConfig = field(default_factory=RolloutConfig)
     validation_rollout: int | None = None
     step: StepConfig = field(default_factory=StepConfig)
+    checkpointing: bool | str | None = None
     feed: str = "auto"
     consecutive: int = 1
     threads: int | None = None
@@ -116,6 +120,8 @@ class TrainConfig:
             raise ParameterError(f"rollout needs at least one number, each at least 1; it is {self.rollout}.")
         if self.loss not in KINDS:
             raise ParameterError(f"The loss is {self.loss!r}; it is one of {', '.join(KINDS)}.")
+        if self.checkpointing not in (None, True, False, "auto"):
+            raise ParameterError(f"checkpointing is {self.checkpointing!r}; it is true, false or 'auto'.")
         if self.feed not in TIERS:
             raise ParameterError(f"The feed is {self.feed!r}; it is one of {', '.join(TIERS)}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -15,6 +16,8 @@ from weathermill.errors import CheckpointError, TrainingInterruptedError, Unwrit
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.store import TensorStore
+from weathermill.training.averages import LossAverages
+from weathermill.training.budget import make_budget
 from weathermill.training.checkpoint import CheckpointManager
 from weathermill.training.config import TrainConfig, check_identity, identity
 from weathermill.training.feed import Epoch, Feed, make_feed
@@ -54,11 +57,15 @@ class Trainer:
         self.noise = torch.Generator(device)
         self.noise.manual_seed(int(generator(config.seed, "noise").integers(2**62)))
         loss = AreaWeightedLoss(config.loss, store.area_weights, config.channel_weights)
+        step = replace(config.step, deterministic=config.step.deterministic or config.deterministic)
+        if config.checkpointing is not None:
+            step = replace(step, checkpointing=config.checkpointing is True)
+        self.budget = make_budget(self.forecaster, store, config, step, device)
         self.step = TrainingStep(
             self.forecaster,
             loss,
             OptimiserConfig(config.learning_rate, config.weight_decay),
-            replace(config.step, deterministic=config.step.deterministic or config.deterministic),
+            step if self.budget is None else self.budget.step,
             config.rollout_loss,
             device,
             self.noise,
@@ -71,7 +78,8 @@ class Trainer:
             self.validation = self._make_feed("validation", self.validation_steps, shuffle=False)
         self.total_steps = sum(self.feed.batches(config.steps(e)) for e in range(config.epochs))
         self.rate_of = make_schedule(config.schedule, config.learning_rate, self.total_steps)
-        self.log_every = config.log_every_steps or max(1, self.total_steps // _POINTS)
+        every = config.log_every_steps or max(1, self.total_steps // _POINTS)
+        self.averages = LossAverages(every, self.total_steps)
         self.recorder = Recorder(config.watch_every_steps, store.channels.n_prognostic, device)
         self.watchdog = Watchdog(
             store.channels, store.times, store.calendar, scaled=self.step.config.precision == "fp16"
@@ -85,9 +93,6 @@ class Trainer:
         self.best_epoch, self.best_loss = 0, math.inf
         self.resumed_at: int | None = None
         self.advice = ""
-        self._epoch_sum, self._epoch_count = 0.0, 0
-        self._point_loss, self._point_norm, self._point_count = 0.0, 0.0, 0
-        self._epoch_rate = 0.0
         self._samples, self._seconds = 0, 0.0
         self._rate: float | None = None
         self._ahead: Epoch | None = None
@@ -110,22 +115,28 @@ class Trainer:
             config.seed,
             consecutive=config.consecutive if shuffle else 1,
             threads=config.threads,
+            device_budget=None if self.budget is None else self.budget.for_data(self.device),
         )
 
     def close(self) -> None:
         """Free the feeds, send the last metrics, and wait for a checkpoint under way."""
-        self.log.close()
-        self.feed.close()
-        if self.validation is not None:
-            self.validation.close()
-        if self.checkpoints is not None:
-            try:
-                self.checkpoints.wait()
-            except UnwritableOutputError as error:
-                logger.warning("The last checkpoint was not written; the earlier ones are intact: %s", error)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.log.close)
+            stack.callback(self.feed.close)
+            if self.validation is not None:
+                stack.callback(self.validation.close)
+            if self.checkpoints is not None:
+                try:
+                    self.checkpoints.wait()
+                except UnwritableOutputError as error:
+                    logger.warning(
+                        "The last checkpoint was not written; the earlier ones are intact: %s", error
+                    )
 
     def start(self, resume: bool) -> None:
         """Take over the newest intact checkpoint, or prepare for a fresh training."""
+        if self.budget is not None and not resume:
+            self.budget.log(self.tracker)
         # A crash may have come after metrics were sent and before the first checkpoint.
         self.log = MetricLog(self.tracker, resumed=resume)
         if self.checkpoints is None:
@@ -165,10 +176,7 @@ class Trainer:
             "noise": self.noise.get_state(),
             "position": {"epoch": self.epoch, "batch": self.batch, "step": self.global_step},
             "rollout": self.config.steps(min(self.epoch, self.config.epochs - 1)),
-            "sums": {
-                "epoch": [self._epoch_sum, self._epoch_count],
-                "point": [self._point_loss, self._point_norm, self._point_count],
-            },
+            "sums": self.averages.state_dict(),
             "history": self.history,
             "best": {"epoch": self.best_epoch, "loss": self.best_loss},
             "skipped": self.watchdog.skipped,
@@ -181,8 +189,7 @@ class Trainer:
         self.noise.set_state(state["noise"])
         position = state["position"]
         self.epoch, self.batch, self.global_step = position["epoch"], position["batch"], position["step"]
-        self._epoch_sum, self._epoch_count = state["sums"]["epoch"]
-        self._point_loss, self._point_norm, self._point_count = state["sums"]["point"]
+        self.averages.load_state_dict(state["sums"])
         self.history = state["history"]
         self.best_epoch, self.best_loss = state["best"]["epoch"], state["best"]["loss"]
         self.watchdog.skipped = state["skipped"]
@@ -244,21 +251,9 @@ class Trainer:
         if self.spikes.observe(records):
             self.log.add(records[-1].step, {"train/skipped_steps": self.spikes.skipped})
         for record in records:
-            self._epoch_sum += record.loss
-            self._epoch_count += 1
-            self._point_loss += record.loss
-            self._point_norm += record.grad_norm
-            self._point_count += 1
-            if record.step % self.log_every == 0 or record.step == self.total_steps:
-                self.log.add(
-                    record.step,
-                    {
-                        "train/loss": self._point_loss / self._point_count,
-                        "train/grad_norm": self._point_norm / self._point_count,
-                        "train/learning_rate": self.rate_of(record.step - 1),
-                    },
-                )
-                self._point_loss, self._point_norm, self._point_count = 0.0, 0.0, 0
+            point = self.averages.add(record)
+            if point is not None:
+                self.log.add(record.step, {**point, "train/learning_rate": self.rate_of(record.step - 1)})
         self._last_loss = records[-1].loss
         self.log.send()
 
@@ -268,7 +263,7 @@ class Trainer:
         return f"epoch {min(self.epoch + 1, self.config.epochs)}/{self.config.epochs}{loss}{last}"
 
     def _end_epoch(self, progress: ProgressCallback, stop: Callable[[], bool]) -> None:
-        train_loss = self._epoch_sum / max(1, self._epoch_count)
+        train_loss = self.averages.end_epoch()
         validation_loss = train_loss if self.validation is None else self.validate()
         speed = self.meter.samples / self._epoch_seconds if self.meter.samples else 0.0
         shares = self.meter.summary()
@@ -285,6 +280,8 @@ class Trainer:
             self.global_step,
             {"epoch": row["epoch"], "train/epoch_loss": train_loss, "validation/loss": validation_loss},
         )
+        if self.device.type == "cuda":
+            shares["memory/peak_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         self.log.add(self.global_step, {"speed/samples_per_second": speed, **shares})
         self.history.append(
             {**row, "seconds": self._epoch_seconds, "samples_per_second": speed, **_short_names(shares)}
@@ -296,7 +293,6 @@ class Trainer:
                 self._best_state = {k: v.detach().clone() for k, v in self.step.state_dict().items()}
         self.epoch += 1
         self.batch = 0
-        self._epoch_sum, self._epoch_count = 0.0, 0
         last = self.epoch >= self.config.epochs or self._out_of_patience()
         self._save(validation_loss, must=last)
         if stop() and not last:

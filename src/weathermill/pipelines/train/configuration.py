@@ -20,5 +20,6 @@ def train_config(parameters: TrainParameters, seed: int) -> TrainConfig:
     values = parameters.model_dump(exclude={"device", "resume", "keep_checkpoints", "warmup_fraction"})
     values["schedule"] = ScheduleConfig(parameters.schedule, warmup_fraction=parameters.warmup_fraction)
     values["rollout_loss"] = RolloutConfig(**values["rollout_loss"])
+    values["checkpointing"] = values["step"].pop("checkpointing")
     values["step"] = StepConfig(**values["step"], deterministic=parameters.deterministic)
     return TrainConfig(seed=seed, **values)

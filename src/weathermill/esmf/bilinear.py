@@ -35,23 +35,102 @@ def _solve3(a, b, c, r, x):
 
 
 @njit(cache=True)
+def _tangents(p, work):
+    """Two unit vectors across `p`, in the first two rows of `work`."""
+    least = 0
+    for axis in range(1, 3):
+        if abs(p[axis]) < abs(p[least]):
+            least = axis
+    # The axis that p leans to least, less its part along p.
+    norm = np.sqrt(1.0 - p[least] * p[least])
+    for axis in range(3):
+        work[0, axis] = -p[least] * p[axis] / norm
+    work[0, least] += 1.0 / norm
+    work[1, 0] = p[1] * work[0, 2] - p[2] * work[0, 1]
+    work[1, 1] = p[2] * work[0, 0] - p[0] * work[0, 2]
+    work[1, 2] = p[0] * work[0, 1] - p[1] * work[0, 0]
+
+
+@njit(cache=True)
+def _outside(u, v):
+    """How far element coordinates are beyond 0 to 1, doubled as ESMF's run from -1 to 1; negative inside."""
+    return 2.0 * max(max(-u, u - 1.0), max(-v, v - 1.0))
+
+
+@njit(cache=True)
+def _start_in_quad(q, p, work, uv):
+    """Solve for the element coordinates of `p` in the plane across it; False if it is on no such surface.
+
+    There the surface is ``a + u b + v c + u v d``, and ``u`` solves a quadratic equation.
+    """
+    _tangents(p, work)
+    ax = ay = bx = by = cx = cy = dx = dy = 0.0
+    for axis in range(3):
+        e = work[0, axis]
+        f = work[1, axis]
+        a = q[0, axis] - p[axis]
+        b = q[1, axis] - q[0, axis]
+        c = q[3, axis] - q[0, axis]
+        d = q[0, axis] - q[1, axis] + q[2, axis] - q[3, axis]
+        ax += a * e
+        ay += a * f
+        bx += b * e
+        by += b * f
+        cx += c * e
+        cy += c * f
+        dx += d * e
+        dy += d * f
+    square = bx * dy - by * dx
+    linear = ax * dy - ay * dx + bx * cy - by * cx
+    constant = ax * cy - ay * cx
+    root = linear * linear - 4.0 * square * constant
+    if root < 0.0:
+        if root < -1e-12 * linear * linear:
+            return False
+        root = 0.0
+    half = -0.5 * (linear + np.sqrt(root)) if linear >= 0.0 else -0.5 * (linear - np.sqrt(root))
+    nearest = np.inf
+    for which in range(2):
+        if which == 0:
+            if half == 0.0:
+                continue
+            u = constant / half
+        else:
+            if square == 0.0:
+                continue
+            u = half / square
+        ex = cx + u * dx
+        ey = cy + u * dy
+        length = ex * ex + ey * ey
+        # Where a side has shrunk to a point, all of its length is there.
+        v = -((ax + u * bx) * ex + (ay + u * by) * ey) / length if length > 1e-30 else 0.0
+        outside = _outside(u, v)
+        if outside < nearest:
+            nearest = outside
+            uv[0] = u
+            uv[1] = v
+    return nearest < 0.1
+
+
+@njit(cache=True)
 def _locate_in_quad(q, p, work, uv):
     """Element coordinates (0 to 1) of the ray through `p` on the bilinear surface over `q`.
 
-    Newton's method on ``q0 + u (q1 - q0) + v (q3 - q0) + u v (q0 - q1 + q2 - q3) = s p``.
+    Newton's method on ``q0 + u (q1 - q0) + v (q3 - q0) + u v (q0 - q1 + q2 - q3) = s p`` polishes what the
+    quadratic equation gives, to the last digits; False where the ray misses the element.
     """
+    if not _start_in_quad(q, p, work, uv):
+        return False
     a = work[0]
     b = work[1]
     residual = work[2]
     step = work[3]
-    u = 0.5
-    v = 0.5
-    # The scale of the mean point: close enough for Newton to start.
+    u = uv[0]
+    v = uv[1]
     s = 0.0
     for axis in range(3):
         s += 0.25 * (q[0, axis] + q[1, axis] + q[2, axis] + q[3, axis]) * p[axis]
-    for _ in range(50):
-        size = 0.0
+    for _ in range(20):
         for axis in range(3):
             twist = q[0, axis] - q[1, axis] + q[2, axis] - q[3, axis]
             along_u = q[1, axis] - q[0, axis]
@@ -59,17 +138,19 @@ def _locate_in_quad(q, p, work, uv):
             a[axis] = along_u + v * twist
             b[axis] = along_v + u * twist
             residual[axis] = s * p[axis] - (q[0, axis] + u * along_u + v * along_v + u * v * twist)
-            size += residual[axis] * residual[axis]
         if not _solve3(a, b, p, residual, step):
-            return False
+            break
         # p stands in the matrix with its sign, so its unknown is minus the change of s.
         u += step[0]
         v += step[1]
         s -= step[2]
+        if not abs(u - uv[0]) + abs(v - uv[1]) < 1e-6:
+            # Next to a side that has shrunk to a point the equations are nearly singular: keep the start.
+            u = uv[0]
+            v = uv[1]
+            break
         if abs(step[0]) + abs(step[1]) < 1e-14:
             break
-        if not np.isfinite(u) or not np.isfinite(v) or abs(u) > 1e6 or abs(v) > 1e6:
-            return False
     uv[0] = u
     uv[1] = v
     return s > 0.0
@@ -168,7 +249,7 @@ def locate(points, active, nodes, elements, usable, boxes, items, order):
                     continue
                 u = uv[0]
                 v = uv[1]
-                outside = 2.0 * max(max(-u, u - 1.0), max(-v, v - 1.0))
+                outside = _outside(u, v)
             else:
                 if not _locate_in_triangle(q, p, work, uv):
                     continue

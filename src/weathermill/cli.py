@@ -49,9 +49,9 @@ def _run(dry_run: bool, **options: Any) -> Any:
 
 
 def _tell_plan(options: dict[str, Any]) -> None:
-    from kedro.framework.session import KedroSession  # noqa: PLC0415
+    from kedro.framework.session import KedroSession
 
-    from weathermill.incremental.status import describe_plan  # noqa: PLC0415
+    from weathermill.incremental.status import describe_plan
 
     names = list(options["pipelines"]) or ([options["pipeline"]] if options["pipeline"] else [])
     with KedroSession.create(env=options["env"], runtime_params=options["params"]) as session:
@@ -63,7 +63,9 @@ run = click.Command(
     callback=_run,
     params=[
         *kedro_run.params,
-        click.Option(["--dry-run"], is_flag=True, help="Only say what would run, and why; what stands, and since when."),
+        click.Option(
+            ["--dry-run"], is_flag=True, help="Only say what would run, and why; what stands, and since when."
+        ),
     ],
     help="Run pipelines; nodes whose inputs, parameters and code are unchanged are skipped.",
 )
@@ -85,13 +87,13 @@ def main() -> None:
 @_plainly
 def status(env: str | None, pipelines: str) -> None:
     """Show every output of the pipelines: its state, fingerprint, size, age and MLflow run."""
-    from pathlib import Path  # noqa: PLC0415
+    from pathlib import Path
 
-    from kedro.framework.session import KedroSession  # noqa: PLC0415
-    from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
-    from kedro.utils import find_kedro_project  # noqa: PLC0415
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+    from kedro.utils import find_kedro_project
 
-    from weathermill.incremental.status import status_table  # noqa: PLC0415
+    from weathermill.incremental.status import status_table
 
     project = find_kedro_project(Path.cwd())
     if project is None:
@@ -99,3 +101,49 @@ def status(env: str | None, pipelines: str) -> None:
     bootstrap_project(project)
     with KedroSession.create(project, env=env) as session:
         click.echo(status_table(session.load_context(), [name for name in pipelines.split(",") if name]))
+
+
+@main.command()
+@click.option("--grid", required=True, help="Latitudes x longitudes, such as 721x1440.")
+@click.option("--channels", type=int, required=True, help="Prognostic channels.")
+@click.option("--batch", type=int, default=4, show_default=True, help="Windows in a batch.")
+@click.option("--rollout", type=int, default=1, show_default=True, help="Forecast steps of a window.")
+@click.option("--base-channels", type=int, default=64, show_default=True, help="Channels of the first level.")
+@click.option("--depth", type=int, default=3, show_default=True, help="Pooling levels.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "tf32", "bf16", "fp16"]), default="bf16", show_default=True
+)
+@click.option("--checkpointing/--no-checkpointing", default=False, help="Recompute each block's activations.")
+@click.option("--ema/--no-ema", default=False, help="Keep averaged weights.")
+@click.option(
+    "--device-memory", type=float, default=None, help="GiB there are; then also the largest batch that fits."
+)
+@_plainly
+def memory(
+    grid: str,
+    channels: int,
+    batch: int,
+    rollout: int,
+    base_channels: int,
+    depth: int,
+    precision: str,
+    checkpointing: bool,
+    ema: bool,
+    device_memory: float | None,
+) -> None:
+    """Predict the device memory that training takes, by part; no GPU is needed."""
+    from weathermill.models.registry import ModelConfig
+    from weathermill.training.ledger import advise, blank_forecaster, predict_for
+    from weathermill.training.step import StepConfig
+
+    try:
+        rows, columns = (int(part) for part in grid.lower().split("x"))
+    except ValueError:
+        raise click.BadParameter(f"{grid!r} is no grid such as 721x1440", param_hint="--grid") from None
+    forecaster = blank_forecaster(
+        ModelConfig(base_channels=base_channels, depth=depth), channels, (rows, columns)
+    )
+    step = StepConfig(precision=precision, checkpointing=checkpointing, ema_decay=0.999 if ema else None)
+    click.echo(predict_for(forecaster, batch, step, rollout).table())
+    if device_memory is not None:
+        click.echo(advise(forecaster, batch, int(device_memory * 2**30), step, rollout).text)

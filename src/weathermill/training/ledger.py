@@ -215,13 +215,28 @@ def predict(
     -------
     Ledger
     """
-    config = (step_config or StepConfig()).resolved("cuda")
+    forecaster = blank_forecaster(
+        model_config, n_channels, grid, n_forcing=n_forcing, n_static=n_static, latitude=latitude
+    )
+    return predict_for(forecaster, batch, step_config, rollout, rollout_config)
+
+
+def blank_forecaster(
+    model_config: ModelConfig,
+    n_channels: int,
+    grid: tuple[int, int],
+    *,
+    n_forcing: int = 0,
+    n_static: int = 0,
+    latitude: np.ndarray | None = None,
+) -> Forecaster:
+    """Build an untrained forecaster of these sizes, for which memory can be predicted; see `predict`."""
     channels = [Channel(f"field_{i}", "field", float(i)) for i in range(n_channels)]
     channels += [Channel(f"forcing_{i}", "forcing", role="forcing") for i in range(n_forcing)]
     channels += [Channel(f"static_{i}", "static", role="static") for i in range(n_static)]
     latitude = np.linspace(90.0, -90.0, grid[0]) if latitude is None else latitude
     ones = np.ones(len(channels))
-    forecaster = Forecaster(
+    return Forecaster(
         model_config,
         ChannelTable(channels),
         latitude,
@@ -231,7 +246,6 @@ def predict(
         tendency_std=ones,
         static=np.zeros((n_static, *grid), dtype=np.float32),
     )
-    return predict_for(forecaster, batch, config, rollout, rollout_config)
 
 
 def predict_for(
@@ -375,15 +389,18 @@ def largest_batch(
     one, two = (predict_for(forecaster, b, step_config, rollout, rollout_config).reserved for b in (1, 2))
     if one > budget:
         return 0
+    # Images are proportional to the batch, but for rounding and the moment of the peak: begin near there, bisect.
     guess = max(1, 1 + (budget - one) // max(1, two - one))
-    # All images are proportional to the batch, but for rounding and the moment of the peak.
-    while predict_for(forecaster, guess + 1, step_config, rollout, rollout_config).reserved <= budget:
-        guess += 1
-    while (
-        guess > 1 and predict_for(forecaster, guess, step_config, rollout, rollout_config).reserved > budget
-    ):
-        guess -= 1
-    return guess
+    low, high = 1, 2 * guess + 1
+    for middle in (guess, guess + 1):
+        if low < middle < high:
+            fits = predict_for(forecaster, middle, step_config, rollout, rollout_config).reserved <= budget
+            low, high = (middle, high) if fits else (low, middle)
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = predict_for(forecaster, middle, step_config, rollout, rollout_config).reserved <= budget
+        low, high = (middle, high) if fits else (low, middle)
+    return low
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,10 @@ from weathermill.errors import (
 )
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.findings import Finding
+from weathermill.fields.grids import named_grid
+from weathermill.fields.inspection import inspect
 from weathermill.fields.opening import open_sources
+from weathermill.fields.regridding import apply_weights, make_weights
 
 
 def canonical(sources, **options) -> xr.Dataset:
@@ -224,6 +227,57 @@ def test_single_levels_in_files_of_their_own(make_source):
 def test_a_scalar_level_beside_a_surface_field(make_source):
     source = make_source(levels=None, names=("t2m",)).assign_coords(level=((), 850.0, {"units": "hPa"}))
     assert canonical(source, surface_variables=["2m_temperature"]).sizes["time"] == 6
+
+
+@pytest.fixture
+def rotated(make_source):
+    """A regional model on a rotated pole, as CORDEX files are: rlat and rlon, with latitude and longitude maps."""
+    source = make_source(n_lat=21, n_lon=31).drop_vars(["latitude", "longitude"])
+    source = source.rename_dims(latitude="rlat", longitude="rlon")
+    y, x = np.meshgrid(np.linspace(-10, 10, 21), np.linspace(-15, 15, 31), indexing="ij")
+    lat, lon = 50 + y - 0.01 * x**2, 10 + x / np.cos(np.radians(50 + y))
+    source = source.assign_coords(
+        rlat=("rlat", y[:, 0], {"standard_name": "grid_latitude", "units": "degrees"}),
+        rlon=("rlon", x[0], {"standard_name": "grid_longitude", "units": "degrees"}),
+        lat=(
+            ("rlat", "rlon"),
+            lat,
+            {"standard_name": "latitude", "units": "degrees_north", "bounds": "lat_vertices"},
+        ),
+        lon=(
+            ("rlat", "rlon"),
+            lon,
+            {"standard_name": "longitude", "units": "degrees_east", "bounds": "lon_vertices"},
+        ),
+    )
+    for name, values in (("lat", lat), ("lon", lon)):
+        edges = np.pad(values, 1, mode="reflect", reflect_type="odd")
+        corners = 0.25 * (edges[:-1, :-1] + edges[:-1, 1:] + edges[1:, :-1] + edges[1:, 1:])
+        stacked = np.stack([corners[:-1, :-1], corners[:-1, 1:], corners[1:, 1:], corners[1:, :-1]], -1)
+        source[f"{name}_vertices"] = (("rlat", "rlon", "vertices"), stacked)
+    source["rotated_pole"] = ((), 0, {"grid_mapping_name": "rotated_latitude_longitude"})
+    source["t"].attrs["grid_mapping"] = "rotated_pole"
+    source["t"][:] = (250 + lat / 10).astype(np.float32)
+    return source
+
+
+def test_curvilinear_sources_come_as_they_are_and_can_be_regridded(tmp_path, rotated):
+    rotated.to_netcdf(tmp_path / "x.nc")
+    opened = open_sources(tmp_path / "x.nc")
+    fields = canonicalise(opened.datasets, variables=["temperature"], levels=[850, 500])
+    assert fields.temperature.dims == ("time", "level", "y", "x")
+    assert fields.latitude.dims == ("y", "x") and np.array_equal(fields.latitude, rotated["lat"])
+    assert np.array_equal(fields.temperature.sel(level=850), rotated["t"].sel(level=850))
+    assert any("curvilinear" in f.message for f in inspect(fields).warnings)
+    fields.to_zarr(tmp_path / "fields.zarr", zarr_format=3, consolidated=False)
+    stored = xr.open_zarr(tmp_path / "fields.zarr", consolidated=False)
+    target = named_grid({"latitude": [55, 45], "longitude": [0, 20], "step": 1})
+    for method in ("bilinear", "conservative"):
+        weights = make_weights(stored, target, method)
+        out = apply_weights(stored, weights, target)["temperature"]
+        assert out.dims == ("time", "level", "latitude", "longitude")
+        expected = 250 + target.latitude.values / 10
+        assert np.allclose(out.isel(time=2, level=0), expected[:, None], atol=0.01), method
 
 
 # Units

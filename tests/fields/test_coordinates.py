@@ -60,11 +60,16 @@ def test_projection_coordinates_are_no_latitudes():
         standardise(ds, "model.nc")
 
 
-def test_curvilinear_sources_are_told_as_such():
-    two = np.zeros((3, 4))
-    ds = xr.Dataset({"t": (("j", "i"), two)}, coords={"lat": (("j", "i"), two), "lon": (("j", "i"), two)})
-    with pytest.raises(CoordinateError, match="curvilinear"):
-        standardise(ds, "ocean.nc")
+def test_single_points_are_no_map():
+    ds = xr.Dataset(
+        {"t": ("cell", np.zeros(5))},
+        coords={"lat": ("cell", np.arange(5.0)), "lon": ("cell", np.arange(5.0))},
+    )
+    with pytest.raises(CoordinateError, match="single points or a reduced grid"):
+        standardise(ds, "icon.nc")
+    ds = xr.Dataset(coords={"lat": (("j", "i"), np.zeros((3, 4))), "lon": (("i", "j"), np.zeros((4, 3)))})
+    with pytest.raises(CoordinateError, match="longitude \\('i', 'j'\\)"):
+        standardise(ds, "odd.nc")
 
 
 def test_latitudes_beyond_the_pole_are_refused():

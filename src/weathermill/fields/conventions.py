@@ -27,6 +27,7 @@ from weathermill.fields.conversion import conversion_for
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
 from weathermill.fields.derived import derive, plan_derivations
 from weathermill.fields.findings import Finding, Held, tell, tell_together
+from weathermill.fields.grids import grid_of
 from weathermill.fields.layout import HorizontalOrder, finish_lazily, level_reading, steps_per_chunk
 from weathermill.fields.recognition import Offer
 from weathermill.fields.survey import Source, find_offers, level_text, survey, where_text
@@ -85,7 +86,8 @@ def canonicalise(
     -------
     xarray.Dataset
         Dask arrays of float32, chunked along time only, with equal chunks for all variables; times are those
-        that every variable has.
+        that every variable has. Fields on a curvilinear grid keep its dimensions as ``y`` and ``x``, with
+        latitude and longitude as maps, and need regridding before anything else.
 
     Raises
     ------
@@ -120,7 +122,7 @@ def canonicalise(
     chosen_levels = _choose_levels(pressure, offers, levels, findings) if pressure else None
     overrides = dict(units or {})
 
-    per_map = order.latitude.size * order.longitude.size
+    per_map = order.rows.size * order.columns.size
     largest = per_map * max(_bytes_per_point(offer, chosen_levels) for offer in used)
     native = max((offer.native_time_chunk for offer in used), default=1)
     steps = steps_per_chunk(largest, block_bytes, native)
@@ -151,6 +153,9 @@ def canonicalise(
     for name in fields.data_vars:
         fields[name].attrs.update(_attributes(str(name), offers[str(name)][0]))
     fields = derive(fields, plan.made, findings)[asked]
+    if order.latitude.ndim == 2:
+        grid = grid_of(surveyed[used[0].rank].raw)
+        fields = fields.rename_dims({LATITUDE: "y", LONGITUDE: "x"}).assign_coords(grid.coords)
     fields.attrs.update(_global_attributes(surveyed, {offer.rank for offer in used}))
     return fields
 
@@ -180,8 +185,9 @@ def _common_grid(surveyed: Sequence[Source], ranks: set[int]) -> HorizontalOrder
         other = surveyed[rank]
         for axis in (LATITUDE, LONGITUDE):
             a, b = getattr(first.order, axis), getattr(other.order, axis)
-            spacing = np.abs(np.diff(a)).min() if a.size > 1 else 1.0
-            if a.size != b.size or np.abs(a - b).max() > 1e-3 * spacing:
+            spacing = np.abs(np.diff(a)).min() if a.ndim == 1 and a.size > 1 else 1.0
+            if a.shape != b.shape or np.abs(a - b).max() > 1e-3 * spacing:
+                a, b = a.ravel(), b.ravel()
                 raise CoordinateError(
                     f"the sources lie on different grids: {axis} has {a.size} points from {a[0]:g} to"
                     f" {a[-1]:g} in {first.name}, {b.size} points from {b[0]:g} to {b[-1]:g} in {other.name}",
@@ -300,10 +306,12 @@ def _at_times(array: da.Array, have: np.ndarray, wanted: np.ndarray) -> da.Array
 
 
 def _dataset(arrays, levels, order, steps, findings) -> xr.Dataset:
-    coords: dict[str, Any] = {
-        LATITUDE: (LATITUDE, order.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
-        LONGITUDE: (LONGITUDE, order.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
-    }
+    coords: dict[str, Any] = {}
+    if order.latitude.ndim == 1:
+        coords = {
+            LATITUDE: (LATITUDE, order.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
+            LONGITUDE: (LONGITUDE, order.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
+        }
     if levels is not None:
         attrs = {"standard_name": "air_pressure", "units": "hPa", "positive": "down"}
         coords[LEVEL] = (LEVEL, np.asarray(levels, dtype=np.float64), attrs)

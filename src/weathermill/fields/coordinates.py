@@ -13,6 +13,9 @@ from weathermill.fields.units import linear_conversion, normalise_spelling
 
 TIME, LEVEL, LATITUDE, LONGITUDE = "time", "level", "latitude", "longitude"
 
+#: Names under which two-dimensional coordinates are kept while their dimensions bear the plain names.
+CURVILINEAR = {LATITUDE: "latitude_of_points", LONGITUDE: "longitude_of_points"}
+
 # Valid time comes before any other time: a file with both counts its fields by the first.
 _NAMES = {
     TIME: ("valid_time", "time", "date", "datetime", "xtime"),
@@ -235,13 +238,13 @@ def standardise(
     -------
     xarray.Dataset
         Dimensions renamed to ``time``, ``level``, ``latitude``, ``longitude`` where present; latitude and
-        longitude float64, level float64 in hPa. Bounds and unused scalar coordinates are dropped. Scalar
+        longitude float64 (those of curvilinear grids under the names of ``CURVILINEAR``), level float64 in hPa. Bounds and unused scalar coordinates are dropped. Scalar
         ``time`` and ``level`` coordinates stay as scalars.
 
     Raises
     ------
     CoordinateError
-        Without latitude or longitude, or where they are two-dimensional.
+        Without latitude or longitude, or where they belong to single points.
     """
     dataset = dataset.drop_vars(bounds_names(dataset), errors="ignore")
     found = {axis: find_coordinate(dataset, axis) for axis in (TIME, LEVEL, LATITUDE, LONGITUDE)}
@@ -254,19 +257,29 @@ def standardise(
                 where=source,
                 remedy=f"Name it {axis}, or give it the units degrees_{direction}.",
             )
-        if dataset[found[axis]].ndim == 2:
-            raise CoordinateError(
-                f"latitude and longitude are two-dimensional over {dataset[found[axis]].dims}: this is a"
-                " curvilinear grid",
-                where=source,
-                remedy="Regrid it to a latitude-longitude grid with fields.regridding first.",
-            )
+    latitude, longitude = dataset[found[LATITUDE]], dataset[found[LONGITUDE]]
+    if latitude.ndim == 1 and latitude.dims == longitude.dims:
+        raise CoordinateError(
+            f"latitude and longitude lie along one dimension, {latitude.dims[0]!r}: these are single points or a"
+            " reduced grid, not a map",
+            where=source,
+            remedy="Interpolate to a latitude-longitude grid first (ECMWF's MARS and CDO do).",
+        )
+    if latitude.ndim != longitude.ndim or (latitude.ndim == 2 and latitude.dims != longitude.dims):
+        raise CoordinateError(
+            f"latitude has the dimensions {latitude.dims}, longitude {longitude.dims}", where=source
+        )
     coordinates = {}
     renames: dict[str, str] = {}
     for axis, name in found.items():
         if name is None:
             continue
         variable = dataset[name]
+        if variable.ndim == 2 and axis in (LATITUDE, LONGITUDE):
+            # One name cannot be that of a dimension and of a map: the dimensions take the plain names here.
+            renames |= {str(variable.dims[0]): LATITUDE, str(variable.dims[1]): LONGITUDE}
+            coordinates[CURVILINEAR[axis]] = variable
+            continue
         if variable.ndim > 1:
             raise CoordinateError(
                 f"{axis} ({name}) has the dimensions {variable.dims}, where one was expected", where=source
@@ -281,6 +294,10 @@ def standardise(
     )
     canonical = {}
     for axis, variable in coordinates.items():
+        if variable.ndim == 2:
+            plain = LATITUDE if axis == CURVILINEAR[LATITUDE] else LONGITUDE
+            canonical[axis] = ((LATITUDE, LONGITUDE), _coordinate_values(plain, variable, source, findings))
+            continue
         values = _coordinate_values(axis, variable, source, findings)
         canonical[axis] = (axis, values) if variable.ndim == 1 else ((), values.reshape(()))
     return dataset.assign_coords(canonical)
@@ -299,6 +316,8 @@ def _coordinate_values(axis, variable, source, findings) -> np.ndarray:
         raise CoordinateError(
             f"latitudes run from {values.min():g} to {values.max():g}, beyond the poles", where=source
         )
+    if values.ndim == 2:
+        return values.astype(np.float64)
     return clean_angles(values, full_turn=axis == LONGITUDE)
 
 

@@ -290,6 +290,9 @@ def _curvilinear(dataset, latitude, longitude, name) -> xr.Dataset:
     grid = xr.Dataset(coords=coords, attrs={"grid": name or f"curvilinear {latitude.shape}"})
     grid.latitude.attrs.update(standard_name="latitude", units="degrees_north")
     grid.longitude.attrs.update(standard_name="longitude", units="degrees_east")
+    for axis in ("latitude", "longitude"):
+        if f"{axis}_bounds" in grid.variables:
+            grid[axis].attrs["bounds"] = f"{axis}_bounds"
     return grid
 
 

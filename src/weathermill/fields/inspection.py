@@ -198,6 +198,15 @@ def _inspect_time(fields: xr.Dataset, report: InspectionReport) -> None:
 
 
 def _inspect_grid(fields: xr.Dataset, report: InspectionReport) -> None:
+    if LATITUDE in fields.coords and fields[LATITUDE].ndim == 2:
+        report.facts["grid"] = describe_grid(grid_of(fields))
+        _note(
+            report,
+            "warning",
+            "grid",
+            "the grid is curvilinear; networks need latitude-longitude grids",
+            "Give the regrid stage a target grid.",
+        )
     if LATITUDE not in fields.dims or LONGITUDE not in fields.dims:
         return
     description = describe_grid(grid_of(fields))

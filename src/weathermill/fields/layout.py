@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import CoordinateError, UnreadableSourceError
-from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
+from weathermill.fields.coordinates import CURVILINEAR, LATITUDE, LEVEL, LONGITUDE, TIME
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.geometry import cyclic_duplicates, is_global_longitude
 from weathermill.fields.recognition import EXPVER
@@ -24,7 +24,8 @@ UNDECLARED_FILL = 1.0e19
 class HorizontalOrder:
     """Canonical coordinates of a source and the index that leads to them.
 
-    ``rows`` and ``columns`` are positions in the file; ``latitude`` is descending, ``longitude`` ascending.
+    ``rows`` and ``columns`` are positions in the file; ``latitude`` is descending, ``longitude`` ascending. On a
+    curvilinear grid both are two-dimensional, and the order is that of the file.
     """
 
     latitude: np.ndarray
@@ -46,6 +47,10 @@ def horizontal_order(
     CoordinateError
         Where a coordinate is missing, repeated or not monotonic.
     """
+    if CURVILINEAR[LATITUDE] in dataset.coords:
+        points = [dataset[CURVILINEAR[axis]].values for axis in (LATITUDE, LONGITUDE)]
+        rows, columns = (np.arange(n) for n in points[0].shape)
+        return HorizontalOrder(*points, rows, columns)
     for axis in (LATITUDE, LONGITUDE):
         if axis not in dataset.coords or dataset[axis].ndim != 1:
             raise CoordinateError(f"{axis} has no dimension of its own", where=source)

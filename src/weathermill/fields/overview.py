@@ -82,7 +82,7 @@ class Overview:
                 + (f", {self.time['repeated']} times repeated" if self.time["repeated"] else "")
             )
         for grid in self.grids:
-            extent = "global" if grid["global"] else "a region"
+            extent = "global" if grid["global"] else ("curvilinear" if grid["curvilinear"] else "a region")
             poles = ", points on the poles" if grid["poles"] else ""
             lines.append(
                 f"grid      {grid['shape'][0]} x {grid['shape'][1]}, {extent}{poles}, latitude"
@@ -223,13 +223,15 @@ def _grids(surveyed: Sequence[Source]) -> list[dict[str, Any]]:
     grids: dict[tuple, dict[str, Any]] = {}
     for source in surveyed:
         latitude, longitude = source.order.latitude, source.order.longitude
-        key = (*np.round(latitude, 3), None, *np.round(longitude, 3))
+        key = (latitude.ndim, *np.round(latitude.ravel(), 3), None, *np.round(longitude.ravel(), 3))
+        curvilinear = latitude.ndim == 2
         entry = grids.setdefault(
             key,
             {
-                "shape": [latitude.size, longitude.size],
-                "latitude": [float(latitude[0]), float(latitude[-1])],
-                "longitude": [float(longitude[0]), float(longitude[-1])],
+                "shape": [source.order.rows.size, source.order.columns.size],
+                "latitude": [float(latitude.flat[0]), float(latitude.flat[-1])],
+                "longitude": [float(longitude.flat[0]), float(longitude.flat[-1])],
+                "curvilinear": curvilinear,
                 "global": is_global_longitude(longitude),
                 "poles": has_pole_points(latitude),
                 "sources": [],

@@ -9,6 +9,7 @@ import xarray as xr
 
 from weathermill.fields.geometry import has_pole_points
 from weathermill.fields.grids import describe_grid
+from weathermill.fields.weight_making import resolution_ratio
 from weathermill.fields.weights import CONSERVATIVE, RegridWeights, grid_areas
 
 #: Time steps that are looked at: evenly spaced, the first and last among them.
@@ -66,7 +67,6 @@ def regrid_report(
         if before.shape[-2:] != weights.source_shape or after.shape[-2:] != weights.target_shape:
             continue
         variables[str(name)] = _measure(before, after, weights, areas, positions)
-    ratio = _ratio(weights)
     return {
         "method": weights.method,
         "provider": weights.provider,
@@ -75,7 +75,7 @@ def regrid_report(
         "target_grid": describe_grid(weights.target) | {"hash": weights.target_hash},
         "number_of_weights": int(weights.s.size),
         "unmapped_points": int((~weights.mapped()).sum()),
-        "effective_resolution_ratio": ratio,
+        "effective_resolution_ratio": resolution_ratio(weights),
         "seconds_weights": weights.attrs.get("seconds"),
         "sampled_steps": [int(i) for i in positions],
         "largest_area_integral_error": _largest(variables, "area_integral_error"),
@@ -83,12 +83,6 @@ def regrid_report(
         "largest_overshoot": _largest(variables, "overshoot"),
         "variables": variables,
     }
-
-
-def _ratio(weights: RegridWeights) -> float | None:
-    from weathermill.fields.regridding import resolution_ratio
-
-    return resolution_ratio(weights)
 
 
 def _largest(variables: dict[str, dict[str, Any]], key: str) -> float | None:

@@ -27,6 +27,7 @@ class Source:
     ) -> None:
         self.name = name
         self.attrs = dict(dataset.attrs)
+        self.raw = dataset
         self.dataset = standardise(dataset, name, findings)
         self.order: HorizontalOrder = horizontal_order(self.dataset, name, findings)
         self.offers: list[Offer] = offers_of(self.dataset, name, rank, findings)

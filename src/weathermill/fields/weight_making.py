@@ -1,0 +1,223 @@
+"""Making regridding weights with xESMF, and judging them."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import MutableSequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from weathermill.errors import GridError, ParameterError
+from weathermill.fields.findings import Finding, tell
+from weathermill.fields.geometry import is_global_longitude
+from weathermill.fields.grids import grid_corners, grid_hash, grid_of
+from weathermill.fields.weights import CONSERVATIVE, METHODS, RegridWeights, weights_key
+
+logger = logging.getLogger(__name__)
+
+
+def make_weights(
+    source: xr.Dataset,
+    target: xr.Dataset,
+    method: str,
+    *,
+    mask: np.ndarray | xr.DataArray | None = None,
+    findings: MutableSequence[Finding] | None = None,
+    **options: Any,
+) -> RegridWeights:
+    """Make regridding weights with ``xesmf.Regridder``.
+
+    Parameters
+    ----------
+    source, target
+        Grids, or datasets that have one: rectilinear, or curvilinear with two-dimensional coordinates.
+    method
+        ``bilinear``, ``conservative``, ``conservative_normed``, ``nearest_s2d``, ``nearest_d2s`` or ``patch``.
+    mask
+        (latitude, longitude) of the source, True or 1 where data is valid.
+    findings
+        Where to record what was noticed, beside the log.
+    options
+        Handed on to xESMF: ``extrap_method``, ``extrap_dist_exponent``, ``extrap_num_src_pnts``,
+        ``ignore_degenerate``.
+
+    Returns
+    -------
+    RegridWeights
+        Sorted by target, then source.
+
+    Raises
+    ------
+    GridError
+        Where the grids do not fit the method, or ESMPy refuses them.
+    ParameterError
+        For an unknown method.
+    """
+    if method not in METHODS:
+        raise ParameterError(f"the regridding method {method!r} is unknown; there are {', '.join(METHODS)}")
+    source, target = grid_of(source, findings=findings), grid_of(target, findings=findings)
+    valid = None if mask is None else np.asarray(mask) != 0
+    if valid is not None and valid.shape != source.latitude.shape[:1] + source.longitude.shape[-1:]:
+        raise GridError(f"the mask has the shape {valid.shape}, the source grid {grid_shape(source)}")
+    import xesmf
+
+    from weathermill.esmf import provider_name
+
+    provider = provider_name()
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Input array is not F_CONTIGUOUS")
+        try:
+            regridder = xesmf.Regridder(
+                _for_xesmf(source, method, valid),
+                _for_xesmf(target, method, None),
+                method,
+                periodic=_is_periodic(source),
+                **options,
+            )
+        except (ValueError, RuntimeError, AssertionError, KeyError) as error:
+            raise GridError(
+                f"xESMF cannot make {method} weights from {grid_shape(source)} to {grid_shape(target)}: {error}",
+                remedy="Check that both grids are valid, or choose another method.",
+            ) from error
+    matrix = regridder.weights.data
+    row, col = np.asarray(matrix.coords, dtype=np.int64)
+    order = np.lexsort((col, row))
+    seconds = time.perf_counter() - started
+    weights = RegridWeights(
+        row=(row[order] + 1).astype(np.int32),
+        col=(col[order] + 1).astype(np.int32),
+        s=np.asarray(matrix.data, dtype=np.float64)[order],
+        source_shape=grid_shape(source),
+        target_shape=grid_shape(target),
+        method=method,
+        key=weights_key(source, target, method, valid, **options),
+        source_hash=grid_hash(source),
+        target_hash=grid_hash(target),
+        provider=provider,
+        source=source,
+        target=target,
+        mask=None if valid is None else valid.astype(np.int32),
+        attrs={"seconds": round(seconds, 3), "xesmf": xesmf.__version__, **options},
+    )
+    weights.validate()
+    logger.info(
+        "Regridding weights: %s, %s to %s, %d weights by %s in %.1f s",
+        method,
+        weights.source_shape,
+        weights.target_shape,
+        weights.s.size,
+        provider,
+        seconds,
+    )
+    _judge(weights, findings)
+    return weights
+
+
+def grid_shape(grid: xr.Dataset) -> tuple[int, int]:
+    """Return (latitude, longitude) or (y, x) sizes."""
+    if grid.latitude.ndim == 2:
+        return tuple(grid.latitude.shape)
+    return grid.latitude.size, grid.longitude.size
+
+
+def _for_xesmf(grid: xr.Dataset, method: str, valid: np.ndarray | None) -> xr.Dataset:
+    """Return a grid under the names that xESMF looks for first, with corners where the method needs them."""
+    dims = (("lat",), ("lon",)) if grid.latitude.ndim == 1 else (("y", "x"), ("y", "x"))
+    coords: dict[str, Any] = {
+        "lat": (dims[0], grid.latitude.values),
+        "lon": (dims[1], grid.longitude.values),
+    }
+    if method in CONSERVATIVE:
+        rows, columns = grid_corners(grid)
+        corner_dims = (("lat_b",), ("lon_b",)) if rows.ndim == 1 else (("y_b", "x_b"), ("y_b", "x_b"))
+        coords["lat_b"], coords["lon_b"] = (corner_dims[0], rows), (corner_dims[1], columns)
+    dataset = xr.Dataset(coords=coords)
+    if valid is not None:
+        dataset["mask"] = (("lat", "lon") if grid.latitude.ndim == 1 else ("y", "x"), valid.astype(np.int32))
+    return dataset
+
+
+def _is_periodic(grid: xr.Dataset) -> bool:
+    """Whether the last column neighbours the first: by longitude, or by distance on a curvilinear grid."""
+    if grid.longitude.ndim == 1:
+        return is_global_longitude(grid.longitude.values)
+    points = _unit_vectors(grid.latitude.values, grid.longitude.values)
+    steps = np.linalg.norm(np.diff(points, axis=1), axis=-1)
+    seam = np.linalg.norm(points[:, 0] - points[:, -1], axis=-1)
+    return bool(np.median(seam / np.maximum(np.median(steps, axis=1), 1e-12)) < 1.5)
+
+
+def _unit_vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    phi, lam = np.radians(latitude), np.radians(longitude)
+    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
+
+
+def _judge(weights: RegridWeights, findings: MutableSequence[Finding] | None) -> None:
+    """Tell what a user should know of these weights: no detail made, detail aliased, coasts diluted."""
+    ratio = resolution_ratio(weights)
+    if ratio is not None and ratio < 0.95:
+        tell(
+            findings,
+            "warning",
+            "regridding",
+            f"the source is {1 / ratio:.3g} times coarser than the target: interpolation makes no detail",
+            "Choose a target no finer than the source.",
+        )
+    if weights.method not in (*CONSERVATIVE, "nearest_d2s") and ratio is not None and ratio > 1.2:
+        used = np.unique(weights.col[np.abs(weights.s) > 1e-9]).size / weights.n_source
+        single = _share_of_copies(weights)
+        if single > 0.9:
+            tell(
+                findings,
+                "warning",
+                "regridding",
+                f"{weights.method} takes every target value from one source point: this is plain subsampling,"
+                f" and {100 * (1 - used):.0f} % of the source points count for nothing",
+                "Use the method conservative, which averages over cells.",
+            )
+        elif used < 0.75:
+            tell(
+                findings,
+                "warning",
+                "regridding",
+                f"{100 * (1 - used):.0f} % of the source points count for nothing with {weights.method}: detail"
+                " finer than the target is aliased",
+                "Use the method conservative, which averages over cells.",
+            )
+    if weights.mask is not None and weights.method == "conservative":
+        tell(
+            findings,
+            "info",
+            "regridding",
+            "cells that the mask covers in part are renormalised when the weights are applied, so that coasts"
+            " are not diluted",
+        )
+
+
+def _share_of_copies(weights: RegridWeights) -> float:
+    largest = np.zeros(weights.n_target)
+    np.maximum.at(largest, weights.row - 1, weights.s)
+    mapped = weights.mapped()
+    return float((largest[mapped] > 0.999).mean()) if mapped.any() else 0.0
+
+
+def resolution_ratio(weights: RegridWeights) -> float | None:
+    """Return the linear size of target cells over that of source cells (above 1: the target is coarser)."""
+    sizes = []
+    for grid in (weights.source, weights.target):
+        if grid.latitude.ndim == 2:
+            steps = np.diff(_unit_vectors(grid.latitude.values, grid.longitude.values), axis=0)
+            sizes.append(np.degrees(np.median(np.linalg.norm(steps, axis=-1))))
+        else:
+            latitude, longitude = grid.latitude.values, grid.longitude.values
+            if min(latitude.size, longitude.size) < 2:
+                return None
+            sizes.append(
+                float(np.sqrt(np.median(np.abs(np.diff(latitude))) * np.median(np.abs(np.diff(longitude)))))
+            )
+    return float(sizes[1] / sizes[0])

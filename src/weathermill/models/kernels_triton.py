@@ -9,20 +9,59 @@ atomics, so that they repeat to the bit.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime._async_compile import AsyncCompileMode, active_mode
 
 from weathermill.models.sphere import Halo, SphereGrid
 
 TILE_ELEMENTS = 4096
 # Sums keep one number a cell of the tile in registers, so their tiles are smaller.
 SUM_TILE_ELEMENTS = 2048
-SUM_PROGRAMS = 792
+SUM_PROGRAMS = 1056
 FINISH_PARTIALS, FINISH_CHANNELS = 512, 8
+
+
+_ahead: Any = None
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+    """Launch a kernel; within `compiling_ahead`, only begin to compile it."""
+    if _ahead is None:
+        kernel[grid](*arguments, **options)
+        return
+    # A context variable, and the backward pass runs in a thread of its own: set here, not once.
+    token = active_mode.set(_ahead)
+    try:
+        kernel.run(*arguments, grid=grid, warmup=True, **options)
+    finally:
+        active_mode.reset(token)
+
+
+@contextlib.contextmanager
+def compiling_ahead(threads: int) -> Iterator[None]:
+    """Inside, kernels are not run but compiled, many at a time; at the end all are ready.
+
+    One at a time, the kernels of a grid take most of a minute to compile, the first time on a machine.
+    """
+    global _ahead
+    with ThreadPoolExecutor(threads) as executor:
+        mode = AsyncCompileMode(executor, ignore_errors=True)
+        _ahead = mode
+        try:
+            yield
+        finally:
+            _ahead = None
+            for kernel in mode.future_kernels.values():
+                kernel.result(ignore_errors=True)
 
 
 def _channel_block(channels: int, largest: int = 128) -> int:
@@ -40,12 +79,18 @@ def _sum_grid(
     cells: int, channels: int, elements: int = SUM_TILE_ELEMENTS
 ) -> tuple[int, int, tuple[int, int]]:
     block_m, block_c, (tiles, blocks) = _tile(cells, channels, elements)
-    return block_m, block_c, (max(min(tiles, SUM_PROGRAMS // blocks), 1), blocks)
+    return block_m, block_c, (spread(tiles, SUM_PROGRAMS // blocks)[0], blocks)
+
+
+def spread(tiles: int, programs: int) -> tuple[int, int]:
+    """Programs, about as many as given, and the tiles that each takes: a power of two, so that few forms compile."""
+    turns = triton.next_power_of_2(triton.cdiv(tiles, programs))
+    return triton.cdiv(tiles, turns), turns
 
 
 def _turns(cells: int, block_m: int, grid: tuple[int, int]) -> int:
     """Tiles that each program of a sum takes."""
-    return triton.cdiv(triton.cdiv(cells, block_m), grid[0])
+    return triton.next_power_of_2(triton.cdiv(triton.cdiv(cells, block_m), grid[0]))
 
 
 def _strides(view: Tensor) -> tuple[int, int, int]:
@@ -102,7 +147,7 @@ def fill_halo(buffer: Tensor, halo: Halo) -> None:
     block_c = _channel_block(channels)
     block_m = 32
     grid = (triton.cdiv(2 * (columns + 2) + 2 * rows, block_m), n, triton.cdiv(channels, block_c))
-    _fill_halo_kernel[grid](
+    launch(_fill_halo_kernel, grid,
         buffer, channels, channels, rows, columns, halo.north, halo.south, halo.west, halo.east,
         halo.shift % columns, halo.zeros, block_m, block_c,
     )  # fmt: skip
@@ -164,7 +209,7 @@ def fold_halo(buffer: Tensor, halo: Halo) -> None:
     block_c = _channel_block(channels)
     block_m = 32
     grid = (triton.cdiv(2 * columns + 2 * rows, block_m), n, triton.cdiv(channels, block_c))
-    _fold_halo_kernel[grid](
+    launch(_fold_halo_kernel, grid,
         buffer, channels, channels, rows, columns, halo.north, halo.south, halo.west, halo.east,
         halo.shift % columns, block_m, block_c,
     )  # fmt: skip
@@ -247,7 +292,7 @@ def pack(state: Tensor, static: Tensor, grid: SphereGrid, buffer: Tensor) -> Non
     block_p, block_c = 128, 32
     channels = buffer.shape[-1]
     tiles = (buffer.shape[0] * triton.cdiv(rows * columns, block_p), triton.cdiv(channels, block_c))
-    _pack_kernel[tiles](
+    launch(_pack_kernel, tiles,
         state, static if static.numel() else buffer, buffer, state.shape[1], static.shape[0], stride_b,
         stride_c, channels, unit, h, w, rows, columns, grid.margins[0], int(grid.pole_points[0]),
         h - int(grid.pole_points[1]), grid.half_circle, grid.zeros, block_p, block_c,
@@ -320,8 +365,10 @@ def moments(y, gamma, beta, bias, running, momentum, eps, result) -> None:
     cells = y.numel() // channels
     block_m, block_c, grid = _sum_grid(cells, channels)
     partial = torch.empty((grid[0], 2, channels), dtype=torch.float32, device=y.device)
-    _moment_sums_kernel[grid](y, partial, cells, channels, block_m, block_c, _turns(cells, block_m, grid))
-    _moment_finish_kernel[(triton.cdiv(channels, FINISH_CHANNELS),)](
+    launch(
+        _moment_sums_kernel, grid, y, partial, cells, channels, block_m, block_c, _turns(cells, block_m, grid)
+    )
+    launch(_moment_finish_kernel, (triton.cdiv(channels, FINISH_CHANNELS),),
         y, partial, gamma, beta, bias, *running, result.mean, result.rstd, result.scale, result.shift,
         grid[0], float(cells), channels, float(momentum), float(eps),
         FINISH_PARTIALS, FINISH_CHANNELS, triton.cdiv(grid[0], FINISH_PARTIALS), num_warps=8,
@@ -350,7 +397,9 @@ def rectify(y: Tensor, m, target: Tensor) -> None:
     n, rows, columns, channels = y.shape
     cells = n * rows * columns
     block_m, block_c, grid = _tile(cells, channels)
-    _rectify_kernel[grid](
+    launch(
+        _rectify_kernel,
+        grid,
         y,
         m.scale,
         m.shift,
@@ -404,7 +453,7 @@ def rectify_pool(y: Tensor, m, skip: Tensor, pooled: Tensor) -> None:
     block_c = _channel_block(channels)
     block_m = max(TILE_ELEMENTS // 4 // block_c, 16)
     grid = (triton.cdiv(cells, block_m), triton.cdiv(channels, block_c))
-    _rectify_pool_kernel[grid](
+    launch(_rectify_pool_kernel, grid,
         y, m.scale, m.shift, skip, pooled, cells, channels, *_strides(skip), *_strides(pooled),
         rows, columns, block_m, block_c,
     )  # fmt: skip
@@ -581,13 +630,13 @@ def rectify_backward(y, m, gamma, dz, dpooled, dy, dgamma, dbeta) -> None:
     partial = torch.empty((grid[0], 2, channels), dtype=torch.float32, device=y.device)
     strides = (*_strides(dz), *(_strides(dpooled) if pooled else (0, 0, 0)))
     source = dpooled if pooled else dz
-    _rectify_backward_sums_kernel[grid](
+    launch(_rectify_backward_sums_kernel, grid,
         y, m.scale, m.shift, m.mean, m.rstd, dz, source, partial, cells, channels, *strides,
         rows, columns, pooled, block_m, block_c, _turns(cells, block_m, grid), 1 if pooled else 2,
     )  # fmt: skip
     _sum_pairs(partial, dbeta, dgamma)
     block_m, block_c, grid = _tile(cells, channels, TILE_ELEMENTS // share)
-    _rectify_backward_kernel[grid](
+    launch(_rectify_backward_kernel, grid,
         y, m.scale, m.shift, m.mean, m.rstd, dgamma, dbeta, dz, source, dy, cells, channels,
         float(n * rows * columns), *strides, rows, columns, pooled, block_m, block_c,
     )  # fmt: skip
@@ -619,8 +668,19 @@ def scatter_up(products: Tensor, bias: Tensor, target: Tensor) -> None:
     n, rows, columns, channels = target.shape
     cells = n * rows * columns
     block_m, block_c, grid = _tile(cells, channels)
-    _scatter_up_kernel[grid](
-        products, bias, target, cells, channels, *_strides(target), rows, columns, block_m, block_c
+    launch(
+        _scatter_up_kernel,
+        grid,
+        products,
+        bias,
+        target,
+        cells,
+        channels,
+        *_strides(target),
+        rows,
+        columns,
+        block_m,
+        block_c,
     )
 
 
@@ -653,7 +713,7 @@ def gather_up(gradient: Tensor, products: Tensor, dbias: Tensor) -> None:
     cells = n * rows * columns
     block_m, block_c, grid = _sum_grid(cells, channels)
     partial = torch.empty((grid[0], channels), dtype=torch.float32, device=gradient.device)
-    _gather_up_kernel[grid](
+    launch(_gather_up_kernel, grid,
         gradient, products, partial, cells, channels, *_strides(gradient), rows, columns, block_m, block_c,
         _turns(cells, block_m, grid),
     )  # fmt: skip
@@ -663,7 +723,7 @@ def gather_up(gradient: Tensor, products: Tensor, dbias: Tensor) -> None:
 def sum_partials(partial: Tensor, total: Tensor) -> None:
     """Sum (programs, channels) over programs into `total`."""
     programs, channels = partial.shape
-    _sum_pairs_kernel[(triton.cdiv(channels, FINISH_CHANNELS),)](
+    launch(_sum_pairs_kernel, (triton.cdiv(channels, FINISH_CHANNELS),),
         partial, total, total, programs, channels, 1, FINISH_PARTIALS, FINISH_CHANNELS,
         triton.cdiv(programs, FINISH_PARTIALS), num_warps=8,
     )  # fmt: skip
@@ -672,7 +732,7 @@ def sum_partials(partial: Tensor, total: Tensor) -> None:
 def _sum_pairs(partial: Tensor, first: Tensor, second: Tensor) -> None:
     """Sum (programs, 2, channels) over programs into `first` and `second`."""
     programs, _, channels = partial.shape
-    _sum_pairs_kernel[(triton.cdiv(channels, FINISH_CHANNELS),)](
+    launch(_sum_pairs_kernel, (triton.cdiv(channels, FINISH_CHANNELS),),
         partial, first, second, programs, channels, 2, FINISH_PARTIALS, FINISH_CHANNELS,
         triton.cdiv(programs, FINISH_PARTIALS), num_warps=8,
     )  # fmt: skip
@@ -700,5 +760,7 @@ def column_sums(x: Tensor, total: Tensor) -> None:
     cells = x.numel() // channels
     block_m, block_c, grid = _sum_grid(cells, channels)
     partial = torch.empty((grid[0], channels), dtype=torch.float32, device=x.device)
-    _column_sums_kernel[grid](x, partial, cells, channels, block_m, block_c, _turns(cells, block_m, grid))
+    launch(
+        _column_sums_kernel, grid, x, partial, cells, channels, block_m, block_c, _turns(cells, block_m, grid)
+    )
     sum_partials(partial, total)

@@ -12,10 +12,10 @@ import triton.language as tl
 from torch import Tensor
 
 from weathermill.models.forecaster import Forecaster
-from weathermill.models.kernels_triton import planes, sum_partials
+from weathermill.models.kernels_triton import launch, planes, spread, sum_partials
 from weathermill.training.losses import KINDS, AreaWeightedLoss
 
-PROGRAMS = 792
+PROGRAMS = 1056
 BLOCK_P, BLOCK_C = 128, 32
 
 
@@ -159,13 +159,13 @@ def measure(
     (h, w), n, batch = forecaster.grid_shape, forecaster.n_prognostic, state.shape[0]
     state, target, strides, constants = _constants(state, target, output.shape[-1], forecaster, loss)
     tiles = batch * triton.cdiv(h * w, BLOCK_P)
-    programs = min(tiles, PROGRAMS)
+    programs, turns = spread(tiles, PROGRAMS)
     partial = torch.empty((programs, n), dtype=torch.float32, device=output.device)
-    _measure_kernel[(programs, triton.cdiv(n, BLOCK_C))](
+    launch(_measure_kernel, (programs, triton.cdiv(n, BLOCK_C)),
         output, state, target, forecaster.tendency_ratio, loss.area_weights,
         partial if prognostic is None else prognostic, partial,
         batch, n, *strides, *_area_strides(loss), loss.delta, *constants, prognostic is not None,
-        BLOCK_P, BLOCK_C, triton.cdiv(tiles, programs),
+        BLOCK_P, BLOCK_C, turns,
     )  # fmt: skip
     sum_partials(partial, per_channel)
     per_channel.mul_(1.0 / (batch * h * w))
@@ -192,7 +192,7 @@ def measure_backward(
         margin.zero_()
     last = max(channels, 0 if dstate is None else forecaster.n_dynamic)
     grid = batch * triton.cdiv(h * w, BLOCK_P), triton.cdiv(last, BLOCK_C)
-    _measure_backward_kernel[grid](
+    launch(_measure_backward_kernel, grid,
         output, state, target, forecaster.tendency_ratio, loss.area_weights, dper_channel.contiguous(),
         output if dnext is None else dnext.contiguous(), doutput, output if dstate is None else dstate,
         forecaster.n_prognostic, forecaster.n_dynamic, *strides, *_area_strides(loss), loss.delta,

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -488,6 +488,15 @@ def _convolution_workspace(forecaster: Forecaster) -> int:
     return 4 * largest
 
 
+def _called_parts(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Children of a network, those in lists one by one, as lists are not called."""
+    for name, child in network.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from ((f"{name}.{i}", module) for i, module in enumerate(child))
+        else:
+            yield name, child
+
+
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
@@ -499,7 +508,7 @@ def _listening(step: TrainingStep, accountant: _Accountant) -> Iterator[None]:
     hooks = []
     if not (hasattr(network, "takes_fast_pass") and network.takes_fast_pass(torch.device("meta"))):
         hooks.append(network.register_forward_pre_hook(lambda *_: accountant.enter("input")))
-        for name, module in network.named_children():
+        for name, module in _called_parts(network):
             hooks.append(module.register_forward_pre_hook(lambda *_, name=name: accountant.enter(name)))
     try:
         yield

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from weathermill.errors import CheckpointError, ParameterError
 from weathermill.models.forecaster import Forecaster
+from weathermill.models.kernels import triton_kernels
 from weathermill.training.losses import AreaWeightedLoss
 from weathermill.training.optimiser import (
     MOMENTS,
@@ -22,6 +25,8 @@ from weathermill.training.optimiser import (
     make_optimiser,
 )
 from weathermill.training.rollout import RolloutConfig, rollout_loss
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -322,6 +327,7 @@ class TrainingStep:
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with self._backends():
+            self._compile_kernels(static_window)
             with torch.cuda.stream(stream):
                 for _ in range(_WARM_UP_STEPS):
                     self._train(static_window)
@@ -337,6 +343,18 @@ class TrainingStep:
                 result = self._train(static_window)
         self._pool = self._pool or graph.pool()
         return graph, static_window, result
+
+    def _compile_kernels(self, window: Tensor) -> None:
+        """Compile the fast pass's kernels together, by a step that runs none of them; its results are worthless."""
+        if not self.forecaster.takes_fast_pass(window):
+            return
+        try:
+            with triton_kernels().compiling_ahead(threads=min(16, os.cpu_count() or 1)):
+                self._train(window)
+        except Exception:
+            # Triton's interface for this is not public; without it, kernels compile as they are met.
+            logger.debug("Kernels could not be compiled ahead.", exc_info=True)
+        torch.cuda.synchronize(self.device)
 
     def _with_noise(self, window: Tensor) -> Tensor:
         if self.noise_generator is None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -45,3 +48,35 @@ def test_boxes_of_points_are_rounded_outwards():
     boxes = point_boxes(points)
     assert (boxes[:, :3] < points).all()
     assert (boxes[:, 3:] > points).all()
+
+
+def test_kernels_are_compiled_anew_when_a_file_they_call_changes(tmp_path):
+    """Numba looks at a kernel's own file only; the fingerprint of the others is part of its type."""
+    (tmp_path / "inner.py").write_text(
+        "from numba import njit\n\n@njit(cache=True)\ndef value():\n    return 1\n", encoding="utf-8"
+    )
+    (tmp_path / "outer.py").write_text(
+        "import inner\n"
+        "from numba import njit\n"
+        "from weathermill.esmf.search import source_fingerprint\n"
+        "CALLED = source_fingerprint(inner)\n\n"
+        "@njit(cache=True)\ndef value(called=CALLED):\n    return inner_value()\n\n"
+        "from inner import value as inner_value\n",
+        encoding="utf-8",
+    )
+
+    code = (
+        "import sys; sys.path.insert(0, '.'); import outer\n"
+        "print(outer.value(), sum(outer.value.stats.cache_hits.values()))"
+    )
+
+    def run():
+        command = [sys.executable, "-c", code]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return tuple(int(word) for word in result.stdout.split())
+
+    assert run() == (1, 0)
+    assert run() == (1, 1)
+    inner = tmp_path / "inner.py"
+    inner.write_text(inner.read_text(encoding="utf-8").replace("return 1", "return 22"), encoding="utf-8")
+    assert run() == (22, 0)

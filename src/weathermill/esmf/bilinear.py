@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from weathermill.esmf import search
 from weathermill.esmf.search import STACK_SIZE, build_tree, element_boxes, find_overlaps
 
 # As ESMF: how far outside an element, in its own coordinates from -1 to 1, a point still counts as inside,
 # and how far a point that no element holds may lie from the nearest one.
 INSIDE_TOLERANCE = 1e-10
 FALLBACK_TOLERANCE = 1e-8
+_CALLED = search.source_fingerprint(search)
 
 
 @njit(cache=True)
@@ -191,7 +193,7 @@ def _distinct(q, count):
 
 
 @njit(cache=True)
-def locate(points, active, nodes, elements, usable, boxes, items, order):
+def locate(points, active, nodes, elements, usable, boxes, items, order, called=_CALLED):
     """Find the element and the weights of each point.
 
     Parameters
@@ -206,6 +208,8 @@ def locate(points, active, nodes, elements, usable, boxes, items, order):
         bool, shape ``(n_elements,)``: elements that may be used (none of their corners masked).
     boxes, items, order : numpy.ndarray
         The tree over the elements.
+    called : int, optional
+        Never given: see `weathermill.esmf.search.source_fingerprint`.
 
     Returns
     -------

@@ -7,12 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from weathermill.esmf import polygons, search
 from weathermill.esmf.polygons import crosses_itself, polygon_area, split_concave, tidy_polygons
 from weathermill.esmf.search import STACK_SIZE, build_tree, element_boxes, find_overlaps
 
 # A corner nearer than this to a side counts as on it: neighbours that share a side must not overlap by
 # slivers of rounding.
 ON_SIDE = 1e-14
+_CALLED = search.source_fingerprint(polygons, search)
 
 
 class CellMesh(NamedTuple):
@@ -226,6 +228,7 @@ def overlap_areas(
     boxes,
     items,
     order,
+    called=_CALLED,
 ):
     """Areas of the overlaps between polygons.
 
@@ -237,6 +240,8 @@ def overlap_areas(
         The destination polygons, which may be concave, and their boxes.
     boxes, items, order : numpy.ndarray
         The tree.
+    called : int, optional
+        Never given: see `weathermill.esmf.search.source_fingerprint`.
 
     Returns
     -------

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from weathermill.esmf import search
 from weathermill.esmf.search import LEAF_SIZE, STACK_SIZE, build_tree, point_boxes
 
-# Squared distances closer than this count as equal, and the lower index wins: the rounding of the last
-# bits must not decide between points that are equally far.
-TIE = 0.0
+_CALLED = search.source_fingerprint(search)
 
 
 @njit(cache=True)
@@ -23,7 +22,7 @@ def _box_distance(box, p):
 
 
 @njit(cache=True)
-def nearest_points(targets, active, points, count, boxes, order):
+def nearest_points(targets, active, points, count, boxes, order, called=_CALLED):
     """Find the nearest points of each target.
 
     Parameters
@@ -38,6 +37,8 @@ def nearest_points(targets, active, points, count, boxes, order):
         How many neighbours to find.
     boxes, order : numpy.ndarray
         Fields of the tree over `points`.
+    called : int, optional
+        Never given: see `weathermill.esmf.search.source_fingerprint`.
 
     Returns
     -------
@@ -62,7 +63,7 @@ def nearest_points(targets, active, points, count, boxes, order):
         while depth > 0:
             depth -= 1
             node = stack[depth]
-            if _box_distance(boxes[node], p) > distances[k, count - 1] + TIE:
+            if _box_distance(boxes[node], p) > distances[k, count - 1]:
                 continue
             if node < first_leaf:
                 left = 2 * node + 1
@@ -84,8 +85,9 @@ def nearest_points(targets, active, points, count, boxes, order):
                 place = count
                 while place > 0:
                     other = distances[k, place - 1]
-                    closer = distance < other - TIE
-                    tied = abs(distance - other) <= TIE and point < neighbours[k, place - 1]
+                    closer = distance < other
+                    # As ESMF, distances are compared to the last bit.
+                    tied = distance == other and point < neighbours[k, place - 1]
                     if not (closer or tied or neighbours[k, place - 1] < 0):
                         break
                     place -= 1

@@ -6,6 +6,9 @@ and ``2k + 2``. Boxes are float32, rounded outwards, so that a tree over a milli
 
 from __future__ import annotations
 
+import zlib
+from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +17,29 @@ from numba import njit
 LEAF_SIZE = 4
 STACK_SIZE = 128
 _MARGIN = np.float32(3e-7)
+
+
+def source_fingerprint(*files: str | ModuleType) -> int:
+    """Checksum of source files, for kernels that call kernels of other modules.
+
+    Numba keeps compiled kernels until their own file changes, whatever becomes of those they call; but the
+    default of an argument is part of the type they are kept under, so one that changes with the other files
+    makes them anew.
+
+    Parameters
+    ----------
+    files : str or module
+        Paths, or modules.
+
+    Returns
+    -------
+    int
+    """
+    checksum = 0
+    for file in files:
+        path = Path(file if isinstance(file, str) else file.__file__)
+        checksum = zlib.crc32(path.read_bytes() if path.is_file() else b"", checksum)
+    return checksum
 
 
 class Tree(NamedTuple):

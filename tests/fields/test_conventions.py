@@ -541,9 +541,12 @@ def test_nothing_is_read_before_it_is_asked_for(monkeypatch, tmp_path, make_sour
         GuardedReader, "__getitem__", lambda self, key: read.append(key) or original(self, key)
     )
     fields = canonicalise(opened.datasets, variables=["temperature"])
+    single = canonicalise([opened.datasets[0].isel(time=2)], variables=["temperature"], levels=[500])
     assert read == []
     fields.temperature.isel(time=0).compute()
     assert len(read) == 1
+    assert not opened.datasets[0]["t"].variable._in_memory
+    assert np.array_equal(single.temperature[0, 0], fields.temperature[2, 0]) and len(read) == 3
 
 
 def test_dask_backed_sources_chunked_in_space(make_source):

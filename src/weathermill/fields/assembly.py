@@ -33,13 +33,11 @@ class Piece:
 
     def lazy(self, positions: np.ndarray, level_index: np.ndarray | None, steps: int) -> da.Array:
         """Return the chosen positions as a lazy canonical array."""
-        array = self.offer.array
+        array, chunks = self.offer.array, None
         if "time" in array.dims:
             array = array.isel(time=as_slice(positions))
             chunks = time_chunks(positions, steps, self.offer.native_time_chunk)
-        else:
-            array, chunks = array.expand_dims("time"), (1,)
-        return finish_lazily(
+        lazy = finish_lazily(
             array,
             self.order,
             scale=self.scale,
@@ -48,6 +46,7 @@ class Piece:
             chunks=chunks,
             label=self.offer.label,
         )
+        return lazy[None] if chunks is None else lazy
 
 
 def level_positions(offer: Offer, levels: Sequence[float] | None) -> np.ndarray | None:

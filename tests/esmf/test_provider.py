@@ -263,3 +263,20 @@ def test_an_installed_copy_answers_without_weathermill_being_imported(tmp_path):
     assert run("import esmpy; print(esmpy.__provider__)") == esmf.PROVIDER + "\n"
     _fake(site)
     assert run("import esmpy; print(esmpy.real)") == "True\n"
+
+
+def test_kernels_are_compiled_when_first_used_and_kept(tmp_path):
+    code = """
+        import weathermill
+        import xesmf as xe
+        from weathermill.esmf import bilinear, conservative, nearest, patch, polygons, search, weights
+        modules = (bilinear, conservative, nearest, patch, polygons, search)
+        kernels = [k for m in modules for k in vars(m).values() if hasattr(k, "signatures")]
+        assert len(kernels) > 20
+        print(sum(len(k.signatures) for k in kernels), end=" ")
+        for method in ("bilinear", "conservative", "nearest_s2d", "patch"):
+            xe.Regridder(xe.util.grid_global(30, 30), xe.util.grid_global(45, 45), method, periodic=True)
+        print(sum(sum(k.stats.cache_misses.values()) for k in kernels))
+    """
+    _run(code, cwd=tmp_path)
+    assert _run(code, cwd=tmp_path) == "0 0"

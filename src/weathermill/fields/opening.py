@@ -17,6 +17,7 @@ from weathermill.errors import SourceNotFoundError, UnreadableSourceError
 from weathermill.fields.archives import extract_netcdf_members
 from weathermill.fields.fingerprint import SourceDescription, describe_file, describe_remote, describe_store
 from weathermill.fields.formats import UNDECODABLE, check_classic_size, file_format, is_zarr_store
+from weathermill.fields.grib import open_grib
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def open_sources(
     paths
         A path, a glob (``ERA5_*.nc``), a folder of NetCDF files, a Zarr store (v2 or v3, consolidated or not), a
         URL that fsspec knows (``s3://``, ``gs://``, ``https://``, ``memory://``), or several of these. A ZIP
-        archive of NetCDF files counts as its members, whatever its name is.
+        archive of NetCDF files counts as its members, whatever its name is, and a GRIB file as its variables.
     storage_options
         For fsspec, credentials included.
     engine
@@ -174,11 +175,14 @@ def _open_local(opened: OpenedSources, path: Path, engine: str | None, group: st
             dataset = _open_netcdf(member, None, group, shown=f"{path}!{member.name}")
             _add(opened, dataset, f"{path.name}!{member.name}", description)
         return
-    if engine is None and kind not in ("hdf5", "netcdf3", "grib"):
+    if kind == "grib" and engine is None:
+        description = describe_file(path, kind)
+        for variable, dataset in open_grib(path):
+            _add(opened, dataset, f"{path.name}!{variable}", description)
+        return
+    if engine is None and kind not in ("hdf5", "netcdf3"):
         raise UnreadableSourceError(*UNDECODABLE[kind][:1], where=str(path), remedy=UNDECODABLE[kind][1])
-    dataset = _open_netcdf(
-        path, engine or ("cfgrib" if kind == "grib" else "netcdf4"), group, shown=str(path)
-    )
+    dataset = _open_netcdf(path, engine, group, shown=str(path))
     if kind == "netcdf3":
         check_classic_size(path, dataset)
     _add(opened, dataset, path.name, describe_file(path, kind))
@@ -202,17 +206,9 @@ def _decoding() -> dict[str, Any]:
 
 def _open_netcdf(path: Path, engine: str | None, group: str | None, *, shown: str) -> xr.Dataset:
     options: dict[str, Any] = {} if group is None else {"group": group}
-    if engine == "cfgrib":
-        options["backend_kwargs"] = {"indexpath": ""}
     try:
         return xr.open_dataset(path, engine=engine or "netcdf4", **_decoding(), **options)
     except ValueError as error:
-        if engine == "cfgrib" and "unrecognized engine" in str(error):
-            raise UnreadableSourceError(
-                "this is a GRIB file, and cfgrib is not installed",
-                where=shown,
-                remedy="Install cfgrib and eccodes, or convert the file to NetCDF.",
-            ) from error
         raise UnreadableSourceError(
             f"the file opens but cannot be decoded: {_one_line(error)}",
             where=shown,

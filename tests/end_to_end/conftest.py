@@ -33,6 +33,7 @@ SMALL = {
         "map_channels": ["geopotential_500"],
         "map_lead_times_hours": [24],
         "bootstrap_samples": 50,
+        "stability_days": 3,
     },
     "forecast": {"lead_time_hours": 24},
 }

@@ -65,7 +65,7 @@ def test_missing_values_name_channel_and_time(project):
     def change(sample):
         sample["t"].load()
         sample["t"].encoding.clear()
-        index = {dim: 3 for dim in sample["t"].dims}
+        index = {dim: 1 for dim in sample["t"].dims}
         sample["t"][index] = np.nan
         return sample
 
@@ -114,3 +114,10 @@ def test_a_failed_run_is_recorded_as_failed(project):
     runs = project.experiment_runs()
     assert list(runs["status"]) == ["FAILED"]
     assert "WM203" in runs["tags.error"][0]
+
+
+def test_regridding_beyond_its_threshold_stops_the_run(project):
+    error = refused(project, params={"regrid": {"thresholds": {"conservation_error": 0.0}}})
+    assert isinstance(error, errors.GridError)
+    assert "temperature" in str(error)
+    assert not project.file("04_feature").exists() or not list(project.file("04_feature").rglob("*.nc"))

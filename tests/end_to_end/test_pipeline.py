@@ -137,8 +137,8 @@ def test_the_run_is_in_mlflow(run):
 
 def test_metrics_equal_the_scores(finished, run):
     scores = finished.catalog().load("scores")
-    expected = scores["rmse"].sel(source="forecast", channel="2m_temperature", region="global", lead_time=12)
-    assert run["metrics.rmse/2m_temperature/12h"] == pytest.approx(float(expected), rel=1e-6)
+    expected = scores["rmse"].sel(source="forecast", channel="2m_temperature", region="global", lead_time=24)
+    assert run["metrics.rmse/2m_temperature/24h"] == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_lineage_is_complete(run):

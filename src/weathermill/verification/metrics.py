@@ -111,7 +111,7 @@ def scores_to_metrics(
                 values = here[name].sel(lead_time=lead).to_numpy()
                 for channel, value in zip(scores["channel"].to_numpy(), values, strict=True):
                     metrics[f"{name}/{channel}/{prefix}{lead:g}h"] = float(value)
-        for reference in (PERSISTENCE, CLIMATOLOGY):
+        for reference in (PERSISTENCE, CLIMATOLOGY, "regression"):
             if reference not in scores["source"]:
                 continue
             ratio = rmse_ratio(scores, reference).sel(region=region)

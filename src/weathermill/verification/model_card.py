@@ -22,10 +22,20 @@ from matplotlib.figure import Figure
 from weathermill.errors import UnwritableOutputError
 from weathermill.verification import times as clock
 from weathermill.verification.labels import counted, number, units_label
-from weathermill.verification.skill_tables import headline_table, ratio_table, skill_statement, skill_tiles
+from weathermill.verification.skill_tables import (
+    headline_table,
+    ratio_table,
+    region_table,
+    season_table,
+    skill_statement,
+    skill_tiles,
+    stability_statement,
+)
 from weathermill.verification.style import figure_data_uri
 
-SECTIONS = ("skill", "maps", "spectra", "data", "training")
+SECTIONS = ("skill", "maps", "spectra", "stability", "data", "training")
+#: Regions that have a table of their own on the card; further ones are in the table of regions.
+MOST_REGION_TABLES = 8
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class CardFigure:
     Parameters
     ----------
     section
-        "skill", "maps", "spectra", "data" or "training".
+        "skill", "maps", "spectra", "stability", "data" or "training".
     caption
         What it shows; also its text for those who do not see it.
     figure
@@ -61,6 +71,8 @@ def render_model_card(
     provenance: Mapping[str, Any],
     versions: Mapping[str, Any],
     intervals: xr.Dataset | None = None,
+    seasons: xr.Dataset | None = None,
+    stability: xr.Dataset | None = None,
     figures: Sequence[CardFigure] = (),
     limits: Sequence[str] = (),
     ledger: Mapping[str, Any] | None = None,
@@ -85,6 +97,10 @@ def render_model_card(
         A sentence or two on how channels are normalised.
     intervals
         From `weathermill.verification.significance.confidence_intervals`.
+    seasons
+        From `weathermill.verification.seasons.seasonal_scores`; shown where there are several seasons.
+    stability
+        From `weathermill.verification.stability.StabilityMonitor.result`.
     figures
         Figures by section.
     limits
@@ -105,6 +121,8 @@ def render_model_card(
     contents = [("skill", "Skill")]
     contents += [("maps", "Maps")] if "maps" in sections else []
     contents += [("spectra", "Spectra")] if "spectra" in sections else []
+    stability_text = stability_statement(stability)
+    contents += [("stability", "Stability")] if stability_text or "stability" in sections else []
     contents += [("data", "Data"), ("training", "Network and training"), ("limits", "Limits")]
     contents += [("provenance", "Provenance")]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -123,8 +141,12 @@ def render_model_card(
         skill_tables=[
             headline_table(scores, intervals, region=region)
             for region in scores["region"].to_numpy().tolist()
-            if region == "global" or scores.sizes["region"] <= 4
+            if region == "global" or scores.sizes["region"] <= MOST_REGION_TABLES
         ],
+        region_table=region_table(scores) if scores.sizes["region"] > 1 else None,
+        season_table=season_table(seasons) if seasons is not None and seasons.sizes["season"] > 1 else None,
+        stability_text=stability_text,
+        has_stability=bool(stability_text) or "stability" in sections,
         full_table=ratio_table(scores) if scores.sizes["channel"] > 6 else None,
         figures=[
             {"section": figure.section, "caption": figure.caption, "uri": _data_uri(figure.figure)}

@@ -54,6 +54,28 @@ def scorecard(
 
 
 @styled
+def region_scorecard(
+    scores: xr.Dataset, *, reference: str = "persistence", title: str | None = None
+) -> Figure:
+    """Draw the RMSE of the forecast relative to a baseline, mean over channels, regions by lead times.
+
+    Parameters
+    ----------
+    scores
+        From `weathermill.verification.scores.ScoreAccumulator.result`.
+    reference
+        The source to compare with.
+    title
+        Title of the figure.
+    """
+    ratio = rmse_ratio(scores, reference).mean("channel", skipna=True)
+    labels = [region_label(name) for name in ratio["region"].to_numpy().tolist()]
+    change = (100.0 * (ratio - 1.0)).assign_coords(region=labels).rename(region="channel")
+    title = title or f"RMSE relative to {reference} by region, mean over channels"
+    return heat_map(change, label="Difference (%)", title=title)
+
+
+@styled
 def comparison_scorecard(
     comparison: xr.Dataset,
     *,

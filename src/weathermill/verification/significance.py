@@ -24,7 +24,9 @@ SYNOPTIC_HOURS = 48.0
 FEW_BLOCKS = 5
 
 
-def block_length(n_init: int, spacing_hours: float, lead_hours: float) -> int:
+def block_length(
+    n_init: int, spacing_hours: float, lead_hours: float, decorrelation_hours: float = SYNOPTIC_HOURS
+) -> int:
     """Choose a block length in initial times.
 
     Errors of forecasts to lead t stay correlated for about t plus the decorrelation time of the weather;
@@ -38,11 +40,13 @@ def block_length(n_init: int, spacing_hours: float, lead_hours: float) -> int:
         Time between them in hours (NaN: treated as independent).
     lead_hours
         Lead time in hours.
+    decorrelation_hours
+        Decorrelation time of the weather.
     """
     customary = math.ceil(n_init ** (1 / 3))
     if not np.isfinite(spacing_hours) or spacing_hours <= 0:
         return max(1, min(customary, n_init))
-    physical = math.ceil((lead_hours + SYNOPTIC_HOURS) / spacing_hours)
+    physical = math.ceil((lead_hours + decorrelation_hours) / spacing_hours)
     return max(1, min(max(customary, physical), n_init // 3))
 
 
@@ -84,6 +88,7 @@ def confidence_intervals(
     n_resamples: int = 1000,
     block: int | None = None,
     seed: int = 0,
+    decorrelation_hours: float = SYNOPTIC_HOURS,
 ) -> xr.Dataset:
     """Bootstrap intervals of RMSE, bias and ACC over initial times.
 
@@ -99,6 +104,8 @@ def confidence_intervals(
         Length of blocks in initial times; by default `block_length`, growing with lead time.
     seed
         Of the generator.
+    decorrelation_hours
+        Decorrelation time of the weather, for the default length of blocks.
 
     Returns
     -------
@@ -121,7 +128,9 @@ def confidence_intervals(
         for name in ("rmse", "bias", "acc")
         for side in ("lower", "upper")
     }
-    blocks = np.array([block or block_length(n_init, spacing, float(lead)) for lead in leads])
+    blocks = np.array(
+        [block or block_length(n_init, spacing, float(lead), decorrelation_hours) for lead in leads]
+    )
     tail = 100 * (1 - level) / 2
     for position, lead in enumerate(leads):
         if n_init < 3:

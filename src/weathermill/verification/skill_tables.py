@@ -20,7 +20,8 @@ from weathermill.verification.metrics import headline_channels, headline_leads, 
 from weathermill.verification.scores import CLIMATOLOGY, FORECAST, PERSISTENCE
 from weathermill.verification.summary import SUMMARY_LEADS
 
-_SHORT = {PERSISTENCE: "pers.", CLIMATOLOGY: "clim."}
+REGRESSION = "regression"
+_SHORT = {PERSISTENCE: "pers.", CLIMATOLOGY: "clim.", REGRESSION: "regr."}
 
 
 def table_leads(scores: xr.Dataset) -> list[float]:
@@ -44,7 +45,8 @@ def headline_table(
     leads, references = table_leads(scores), _references(scores)
     ratios = {name: rmse_ratio(scores, name).sel(region=region) for name in references}
     has_anomalies = bool(np.isfinite(scores["acc"].sel(source=FORECAST)).any())
-    columns = ["Lead", "RMSE", *(f"/ {name}" for name in references), "Bias"]
+    named = references if len(references) < 3 else [_SHORT[name] for name in references]
+    columns = ["Lead", "RMSE", *(f"/ {name}" for name in named), "Bias"]
     columns += ["ACC", "Activity"] if has_anomalies else []
     groups = []
     for channel in headline_channels(scores["channel"].to_numpy().tolist()):
@@ -74,7 +76,7 @@ def headline_table(
             label += f" ({units})".replace(" ", "\u00a0").replace("\u00a0(", " (")
         groups.append({"label": label, "rows": rows})
     title = region_label(region)
-    return {"title": title[:1].upper() + title[1:], "columns": columns, "groups": groups}
+    return {"title": _capital(title), "columns": columns, "groups": groups}
 
 
 def ratio_table(scores: xr.Dataset, *, region: str = "global") -> dict[str, Any]:
@@ -95,11 +97,77 @@ def ratio_table(scores: xr.Dataset, *, region: str = "global") -> dict[str, Any]
     }
 
 
+def region_table(scores: xr.Dataset) -> dict[str, Any]:
+    """Lay out the mean over channels of the RMSE ratios to the baselines, a row per region."""
+    leads, references = table_leads(scores), _references(scores)[:2]
+    ratios = {name: rmse_ratio(scores, name).mean("channel", skipna=True) for name in references}
+    return {
+        "columns": [f"{lead:g} h / {_SHORT[name]}" for name in references for lead in leads],
+        "rows": [
+            {
+                "label": _capital(region_label(region)),
+                "cells": [
+                    _ratio_cell(float(ratios[name].sel(region=region, lead_time=lead)))
+                    for name in references
+                    for lead in leads
+                ],
+            }
+            for region in scores["region"].to_numpy().tolist()
+        ],
+    }
+
+
+def season_table(seasons: xr.Dataset, *, region: str = "global") -> dict[str, Any]:
+    """Lay out the mean over channels of the RMSE ratios to the baselines, a row per season of the valid time."""
+    leads, references = table_leads(seasons), _references(seasons)[:2]
+    forecast = seasons["rmse"].sel(source=FORECAST, region=region)
+    rows = []
+    for season in seasons["season"].to_numpy().tolist():
+        cells = []
+        for name in references:
+            against = seasons["rmse"].sel(source=name, region=region, season=season)
+            ratio = (forecast.sel(season=season) / against.where(against > 0)).mean("channel", skipna=True)
+            cells += [_ratio_cell(float(ratio.sel(lead_time=lead))) for lead in leads]
+        count = seasons["n_init"].sel(season=season, source=FORECAST, region=region)
+        rows.append({"label": f"{season} ({_range(count)} initial times)", "cells": cells})
+    return {
+        "columns": [f"{lead:g} h / {_SHORT[name]}" for name in references for lead in leads],
+        "rows": rows,
+    }
+
+
+def stability_statement(stability: xr.Dataset | None) -> str:
+    """Say in a few sentences what long rollouts did; empty without any."""
+    if stability is None or "stable_until" not in stability:
+        return ""
+    days = float(stability["lead_time"].to_numpy()[-1]) / 24.0
+    margin = float(stability.attrs.get("margin_std", 1.0))
+    text = (
+        f"{stability.sizes['rollout']} forecasts from the test period ran freely for {days:g} days. Values count as"
+        " outside when they leave the range that the training period had anywhere on the globe by more than"
+        f" {margin:g} standard deviation{'' if margin == 1 else 's'}. "
+    )
+    until = stability["stable_until"].min("rollout")
+    left = stability["channel"].to_numpy()[(until < stability["lead_time"][-1]).to_numpy()].tolist()
+    if not left:
+        return text + "All channels of all rollouts stayed inside to the end."
+    first = float(until.min())
+    share = stability["outside"].isel(lead_time=-1)
+    worst = str(share.max("rollout").idxmax("channel").item())
+    broken = int((~np.isfinite(stability["mean"].isel(lead_time=-1))).any("channel").sum())
+    text += (
+        f"{len(left)} of {stability.sizes['channel']} channels left it somewhere, the first after {first:g} h. At the end,"
+        f" {100 * float(share.mean()):.2g} % of the area (mean over channels and rollouts) was outside, most for"
+        f" {long_name(worst)} ({100 * float(share.max()):.2g} %)."
+    )
+    return text + (f" {broken} rollouts ended in values that are not finite." if broken else "")
+
+
 def skill_tiles(scores: xr.Dataset, *, region: str = "global") -> list[dict[str, str]]:
     """Pick the numbers that a card shows first."""
     tiles = []
     leads = table_leads(scores)
-    for name in _references(scores):
+    for name in _references(scores)[:2]:
         mean = rmse_ratio(scores, name).sel(region=region).mean("channel", skipna=True)
         for lead in dict.fromkeys((leads[0], leads[-1])):
             value = float(mean.sel(lead_time=lead))
@@ -133,7 +201,16 @@ def skill_statement(scores: xr.Dataset, intervals: xr.Dataset | None = None) -> 
 
 
 def _references(scores: xr.Dataset) -> list[str]:
-    return [name for name in (PERSISTENCE, CLIMATOLOGY) if name in scores["source"]]
+    return [name for name in (PERSISTENCE, CLIMATOLOGY, REGRESSION) if name in scores["source"]]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _range(counts: xr.DataArray) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _cell(text: str, interval: str = "", kind: str = "") -> dict[str, str]:

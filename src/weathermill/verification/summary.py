@@ -75,8 +75,9 @@ def text_summary(
         marks = " / of ".join(references)
         lines.append(f"  After each RMSE: its ratio to that of {marks}; below 1 the forecast is better.")
     lines.append(f"Mean RMSE ratio over {counted(scores.sizes['channel'], 'channel')}:")
-    for name in references:
-        means = [float(ratios[name].sel(lead_time=lead).mean("channel", skipna=True)) for lead in shown]
+    for name in [*references, *(["regression"] if "regression" in scores["source"] else [])]:
+        ratio = rmse_ratio(scores, name).sel(region=region)
+        means = [float(ratio.sel(lead_time=lead).mean("channel", skipna=True)) for lead in shown]
         text = ", ".join(f"{mean:.2f} at {lead:g} h" for mean, lead in zip(means, shown, strict=True))
         lost = crossing(scores, name, region=region)
         verdict = "below 1 at all lead times" if lost is None else f"1 or above from {lost:g} h on"

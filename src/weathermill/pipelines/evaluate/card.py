@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from weathermill.models.forecaster import Forecaster
@@ -18,6 +20,18 @@ NORMALISATION = (
 TENDENCY = (
     " The network predicts the change over one time step, divided by the standard deviation of that change."
 )
+
+
+def score_attributes(store: TensorStore) -> dict[str, Any]:
+    """What says of scores which data and grid they are of, so that only like is compared with like."""
+    rows, columns = store.grid_shape
+    places = np.concatenate([store.latitude, store.longitude]).astype(np.float64)
+    return {
+        "simulated": int(bool(store.manifest["provenance"].get("simulated"))),
+        "grid": f"{rows} x {columns}",
+        "grid_digest": hashlib.sha256(np.round(places, 6).tobytes()).hexdigest()[:16],
+        "tensors": store.fingerprint,
+    }
 
 
 def data_facts(store: TensorStore) -> dict[str, Any]:

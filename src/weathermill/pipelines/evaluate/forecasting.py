@@ -14,9 +14,11 @@ from weathermill.models.forecaster import Forecaster
 from weathermill.progress import Progress
 from weathermill.tensors.store import TensorStore
 from weathermill.verification import times as clock
-from weathermill.verification.baselines import Climatology, climatology
+from weathermill.verification.baselines import Climatology
 from weathermill.verification.metrics import headline_leads
-from weathermill.verification.scores import ScoreAccumulator
+from weathermill.verification.regions import DEFAULT_REGIONS, Region
+from weathermill.verification.regression import LinearRegression
+from weathermill.verification.scores import FORECAST, ScoreAccumulator
 from weathermill.verification.spectra import SpectrumAccumulator
 
 logger = logging.getLogger(__name__)
@@ -46,16 +48,6 @@ def lead_steps(store: TensorStore, lead_time_hours: float, split: str = "test") 
     return min(wanted, longest)
 
 
-def make_climatology(store: TensorStore) -> Climatology:
-    """The climatology of the training period, in physical units."""
-    n = store.channels.n_prognostic
-    return climatology(
-        lambda i: store.physical(i, i + 1)[0, :n],
-        clock.from_seconds(store.times, store.calendar),
-        store.splits["train"],
-    )
-
-
 def score_forecasts(
     store: TensorStore,
     forecaster: Forecaster,
@@ -64,8 +56,10 @@ def score_forecasts(
     steps: int,
     initial_step: int = 1,
     batch_size: int = 16,
+    regression: LinearRegression | None = None,
+    boxes: Sequence[Region] = (),
 ) -> tuple[xr.Dataset, xr.Dataset]:
-    """Forecast from the states of the test period and score against truth, persistence and climatology.
+    """Forecast from the states of the test period and score against truth and the baselines.
 
     Parameters
     ----------
@@ -77,6 +71,10 @@ def score_forecasts(
         Every how many states a forecast starts.
     batch_size
         Forecasts at once.
+    regression
+        A further baseline, scored as source "regression".
+    boxes
+        Regions besides the standard ones.
 
     Returns
     -------
@@ -96,6 +94,7 @@ def score_forecasts(
         latitude=store.latitude,
         longitude=store.longitude,
         units=[c.units for c in channels],
+        regions=[*_standard_regions(store), *boxes],
         attrs=reference.attrs,
     )
     spectra = SpectrumAccumulator(
@@ -114,8 +113,13 @@ def score_forecasts(
             forcings = _forcings(store, batch, steps)
             for step, forecast in enumerate(forecaster.rollout_physical(initial, steps, forcings)):
                 truth = np.concatenate([store.physical(i + step + 1, i + step + 2)[:, :n] for i in batch])
+                sources = {FORECAST: forecast[:, None]}
+                if regression is not None:
+                    sources["regression"] = regression.forecast(
+                        initial[:, :n], all_times[batch], [leads[step]]
+                    )
                 accumulator.update(
-                    forecast[:, None],
+                    sources,
                     truth[:, None],
                     reference,
                     all_times[batch],
@@ -125,6 +129,10 @@ def score_forecasts(
                 spectra.update(forecast[:, None], truth[:, None], lead_times=[leads[step]])
                 progress.update(len(batch))
     return accumulator.result(), spectra.result()
+
+
+def _standard_regions(store: TensorStore) -> list[Region]:
+    return [region for region in DEFAULT_REGIONS if region.contains(store.latitude, store.longitude).any()]
 
 
 def example_forecast(store: TensorStore, forecaster: Forecaster, *, steps: int) -> xr.Dataset:

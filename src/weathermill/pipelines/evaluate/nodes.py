@@ -11,25 +11,30 @@ from matplotlib.figure import Figure
 from weathermill.models.forecaster import Forecaster
 from weathermill.parameters import EvaluateParameters, TrainParameters
 from weathermill.pipelines.evaluate import card
-from weathermill.pipelines.evaluate.forecasting import (
-    example_forecast,
-    lead_steps,
-    make_climatology,
-    score_forecasts,
-)
+from weathermill.pipelines.evaluate.baselines import make_climatology, make_regression
+from weathermill.pipelines.evaluate.forecasting import example_forecast, lead_steps, score_forecasts
+from weathermill.pipelines.evaluate.rollouts import follow_rollouts, stability_metrics
 from weathermill.tensors.store import TensorStore
 from weathermill.tracking.runs import software_versions
 from weathermill.training.engine import choose_device
 from weathermill.verification import maps, plots
 from weathermill.verification.metrics import headline_channels, scores_to_metrics
 from weathermill.verification.model_card import CardFigure, render_model_card
-from weathermill.verification.scorecards import scorecard
+from weathermill.verification.regions import Region
+from weathermill.verification.scorecards import region_scorecard, scorecard
 from weathermill.verification.scores import to_frame
+from weathermill.verification.seasons import seasonal_scores
 from weathermill.verification.significance import confidence_intervals
 from weathermill.verification.spectra import spectra_plot
+from weathermill.verification.stability import stability_plot
 from weathermill.verification.summary import text_summary
 
 logger = logging.getLogger(__name__)
+
+STABILITY_CAPTION = (
+    "Free rollouts: smallest and largest value anywhere, and area means, against the bounds of the training period"
+    " widened by one standard deviation"
+)
 
 
 def evaluate_forecasts(
@@ -38,28 +43,57 @@ def evaluate_forecasts(
     """Score forecasts of the test period, take their spectra, and keep one of them to look at."""
     steps = lead_steps(tensors, parameters.lead_time_hours)
     model = model.to(choose_device()).eval()
+    reference = make_climatology(tensors, parameters.climatology)
     scores, spectra = score_forecasts(
         tensors,
         model,
-        make_climatology(tensors),
+        reference,
         steps=steps,
         initial_step=parameters.initial_step,
         batch_size=parameters.batch_size,
+        regression=make_regression(tensors, reference, steps=steps, kind=parameters.regression),
+        boxes=[Region(**region.model_dump()) for region in parameters.regions],
     )
-    scores.attrs["simulated"] = int(bool(tensors.manifest["provenance"].get("simulated")))
+    scores.attrs |= card.score_attributes(tensors)
     return scores, spectra, example_forecast(tensors, model, steps=steps)
+
+
+def follow_stability(
+    tensors: TensorStore, model: Forecaster, statistics: xr.Dataset, parameters: EvaluateParameters
+) -> xr.Dataset:
+    """Let some forecasts run freely for weeks; an empty dataset that says why where none can or shall."""
+    if parameters.stability_days is None:
+        return xr.Dataset(attrs={"left_out": "evaluate.stability_days is null"})
+    stability = follow_rollouts(
+        tensors,
+        model.to(choose_device()).eval(),
+        statistics,
+        days=parameters.stability_days,
+        rollouts=parameters.stability_rollouts,
+    )
+    return xr.Dataset(attrs={"left_out": "the store lacks the forcings"}) if stability is None else stability
+
+
+def split_seasons(scores: xr.Dataset) -> xr.Dataset:
+    """Scores by season of the valid time."""
+    return seasonal_scores(scores)
 
 
 def bound_scores(scores: xr.Dataset, parameters: EvaluateParameters, seed: int) -> xr.Dataset:
     """Bootstrap confidence intervals over initial times."""
     return confidence_intervals(
-        scores, level=parameters.confidence, n_resamples=parameters.bootstrap_samples, seed=seed
+        scores,
+        level=parameters.confidence,
+        n_resamples=parameters.bootstrap_samples,
+        seed=seed,
+        decorrelation_hours=24 * parameters.block_days,
     )
 
 
-def tabulate_scores(scores: xr.Dataset) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Flatten the scores to a table, and to the numbers that runs are compared by."""
-    return to_frame(scores), scores_to_metrics(scores, names=("rmse", "acc", "bias"))
+def tabulate_scores(scores: xr.Dataset, stability: xr.Dataset) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Flatten the scores to a table; and them and the verdict on stability to the numbers that runs are compared by."""
+    metrics = scores_to_metrics(scores, names=("rmse", "acc", "bias"))
+    return to_frame(scores), metrics | stability_metrics(stability)
 
 
 def draw_figures(
@@ -67,10 +101,11 @@ def draw_figures(
     intervals: xr.Dataset,
     spectra: xr.Dataset,
     example: xr.Dataset,
+    stability: xr.Dataset,
     history: pd.DataFrame,
     parameters: EvaluateParameters,
 ) -> tuple[dict[str, Figure], list[CardFigure]]:
-    """Draw skill curves, scorecards, spectra, maps of one forecast and the loss curves; for files and for the card."""
+    """Draw curves and scorecards of skill, spectra, maps, long rollouts and losses; for files and for the card."""
     channels = _present(parameters.headline_channels, scores)
     drawn = [
         CardFigure(
@@ -87,6 +122,12 @@ def draw_figures(
         CardFigure("training", "Loss by epoch", plots.loss_curves(history.to_dict("records"))),
     ]
     names = ["skill_rmse", "skill_acc", "scorecard_persistence", "scorecard_climatology", "spectra", "loss"]
+    if scores.sizes["region"] > 1:
+        drawn.append(CardFigure("skill", "RMSE against persistence by region", region_scorecard(scores)))
+        names.append("scorecard_regions")
+    if "stable_until" in stability:
+        drawn.append(CardFigure("stability", STABILITY_CAPTION, stability_plot(stability)))
+        names.append("stability")
     leads = [lead for lead in parameters.map_lead_times_hours if lead in example["lead_time"].values]
     leads = leads or [float(example["lead_time"].values[-1])]
     units = dict(zip(scores["channel"].values, scores["units"].values, strict=True))
@@ -112,6 +153,8 @@ def write_model_card(
     model: Forecaster,
     scores: xr.Dataset,
     intervals: xr.Dataset,
+    seasons: xr.Dataset,
+    stability: xr.Dataset,
     figures: list[CardFigure],
     history: pd.DataFrame,
     training: TrainParameters,
@@ -131,6 +174,8 @@ def write_model_card(
         provenance=card.provenance_facts(tensors),
         versions=software_versions(),
         intervals=intervals,
+        seasons=seasons,
+        stability=stability,
         figures=figures,
     )
 

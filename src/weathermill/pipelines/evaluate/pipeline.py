@@ -8,6 +8,8 @@ from weathermill.pipelines.evaluate.nodes import (
     bound_scores,
     draw_figures,
     evaluate_forecasts,
+    follow_stability,
+    split_seasons,
     summarise,
     tabulate_scores,
     write_model_card,
@@ -15,7 +17,7 @@ from weathermill.pipelines.evaluate.nodes import (
 
 
 def create_pipeline() -> Pipeline:
-    """A trained network to scores against persistence and climatology, figures, a model card and a summary."""
+    """A trained network to scores against baselines, a verdict on stability, figures, a model card and a summary."""
     return Pipeline(
         [
             Node(
@@ -25,12 +27,24 @@ def create_pipeline() -> Pipeline:
                 name="evaluate",
             ),
             Node(
+                follow_stability,
+                ["tensors", "model", "statistics", "params:evaluate"],
+                "stability",
+                name="follow_stability",
+            ),
+            Node(split_seasons, "scores", "seasonal_scores", name="split_seasons"),
+            Node(
                 bound_scores,
                 ["scores", "params:evaluate", "params:seed"],
                 "score_intervals",
                 name="bound_scores",
             ),
-            Node(tabulate_scores, "scores", ["scores_table", "evaluation_metrics"], name="tabulate_scores"),
+            Node(
+                tabulate_scores,
+                ["scores", "stability"],
+                ["scores_table", "evaluation_metrics"],
+                name="tabulate_scores",
+            ),
             Node(
                 draw_figures,
                 [
@@ -38,6 +52,7 @@ def create_pipeline() -> Pipeline:
                     "score_intervals",
                     "spectra",
                     "example_forecast",
+                    "stability",
                     "training_history",
                     "params:evaluate",
                 ],
@@ -51,6 +66,8 @@ def create_pipeline() -> Pipeline:
                     "model",
                     "scores",
                     "score_intervals",
+                    "seasonal_scores",
+                    "stability",
                     "card_figures",
                     "training_history",
                     "params:train",

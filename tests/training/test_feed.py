@@ -202,6 +202,43 @@ def test_host_buffer_and_available_memory():
     assert 2**20 < available_host_memory() < 2**50
 
 
+def test_memory_that_cannot_be_locked_falls_back(monkeypatch, caplog):
+    calls = []
+    ordinary = torch.empty
+
+    class Runtime:
+        status = 0
+
+        def cudaHostRegister(self, address, nbytes, flags):  # noqa: N802
+            calls.append(nbytes)
+            return self.status
+
+        def cudaHostUnregister(self, address):  # noqa: N802
+            calls.append("unregistered")
+
+    runtime = Runtime()
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    buffer = HostBuffer((4, 6), np.dtype("<f2"), pin=True)
+    assert buffer.pinned
+    buffer.close()
+    assert calls == [48, "unregistered"]
+    runtime.status = 801
+    monkeypatch.setattr(torch, "zeros", _refuse_to_pin)
+    monkeypatch.setattr(torch, "empty", lambda *a, pin_memory=False, **k: ordinary(*a, **k))
+    buffer = HostBuffer((4, 6), np.dtype("<f2"), pin=True)
+    buffer.array[:] = 1
+    assert buffer.pinned
+    assert buffer.array.shape == (4, 6)
+    buffer.close()
+    monkeypatch.setattr(torch, "empty", _refuse_to_pin)
+    assert not HostBuffer((4, 6), np.dtype("<f2"), pin=True).pinned
+    assert "could not be page-locked" in caplog.text
+
+
+def _refuse_to_pin(*args, **kwargs):
+    raise RuntimeError("out of memory")
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("tier", ["pinned", "mapped"])
 def test_cuda_slots_are_not_overwritten_while_in_use(gappy, tier):

@@ -69,23 +69,44 @@ class HostBuffer:
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, pin: bool) -> None:
-        nbytes = max(1, int(np.prod(shape)) * dtype.itemsize)
+        count = int(np.prod(shape))
+        nbytes = max(1, count * dtype.itemsize)
         self._memory = _map_memory(nbytes)
-        self.array = np.frombuffer(self._memory, dtype=dtype, count=int(np.prod(shape))).reshape(shape)
-        self.pinned = False
+        self.array = np.frombuffer(self._memory, dtype=dtype, count=count).reshape(shape)
+        self.pinned = self._registered = False
         if pin:
-            status = torch.cuda.cudart().cudaHostRegister(self.array.ctypes.data, nbytes, 0)
-            self.pinned = int(status) == 0
+            self._registered = self.pinned = _register(self.array.ctypes.data, nbytes)
             if not self.pinned:
-                logger.warning(
-                    "%.1f GiB of host memory could not be page-locked (CUDA error %s); copies to the device "
-                    "will not overlap with computing.",
-                    nbytes / 2**30,
-                    status,
-                )
+                self._fall_back(nbytes, shape, dtype)
+
+    def _fall_back(self, nbytes: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        try:
+            locked = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        except RuntimeError as error:
+            logger.warning(
+                "%.1f GiB of host memory could not be page-locked (%s); copies to the device will not overlap with "
+                "computing.",
+                nbytes / 2**30,
+                error,
+            )
+            return
+        self.pinned = True
+        self.array = locked.numpy()[: int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
+        self._memory.close()
 
     def close(self) -> None:
         """Unlock the memory; it is freed once nothing refers to it."""
-        if self.pinned:
-            self.pinned = False
+        self.pinned = False
+        if self._registered:
+            self._registered = False
             torch.cuda.cudart().cudaHostUnregister(self.array.ctypes.data)
+
+
+def _register(address: int, nbytes: int) -> bool:
+    """Page-lock memory that is there; some sandboxes cannot."""
+    if int(torch.cuda.cudart().cudaHostRegister(address, nbytes, 0)) == 0:
+        return True
+    # CUDA keeps the error for whoever asks next, which would be an innocent kernel.
+    with contextlib.suppress(RuntimeError):
+        torch.zeros(1, device="cuda")
+    return False

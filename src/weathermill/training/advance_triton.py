@@ -12,7 +12,9 @@ import triton.language as tl
 from torch import Tensor
 
 from weathermill.models.forecaster import Forecaster
-from weathermill.models.kernels_triton import launch, planes, spread, sum_partials
+from weathermill.models.triton_halo import planes
+from weathermill.models.triton_launch import launch, spread
+from weathermill.models.triton_sums import sum_partials
 from weathermill.training.losses import KINDS, AreaWeightedLoss
 
 PROGRAMS = 1056

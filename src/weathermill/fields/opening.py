@@ -237,7 +237,9 @@ def _open_zarr(location: str, options: Mapping[str, Any], group: str | None) -> 
         raise UnreadableSourceError(
             f"the Zarr store cannot be opened: {_one_line(error)}",
             where=location,
-            remedy="Check that it is complete: a store whose writing was interrupted lacks metadata.",
+            remedy="Check the address and the credentials, and that the store is complete."
+            if "://" in location
+            else "Check that it is complete: a store whose writing was interrupted lacks metadata.",
         ) from error
     for warning in noticed:
         if "consolidated metadata" in str(warning.message):

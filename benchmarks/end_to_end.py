@@ -11,49 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from baseline import BaselineStep
-from common import device_name, emit, latitudes, make_channels, parse_grid
+from common import device_name, emit, parse_grid
+from feed import make_store
 
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.store import TensorStore
-from weathermill.tensors.writer import TensorWriter
 from weathermill.training.config import TrainConfig
 from weathermill.training.engine import train
 from weathermill.training.step import StepConfig
 from weathermill.training.tracker import NullTracker
-
-HOURS_6 = 21600
-
-
-def make_store(path: Path, grid: tuple[int, int], channels: int, times: int) -> TensorStore:
-    """Write a store of random fields; every state differs from the next."""
-    rng = np.random.default_rng(0)
-    weights = np.cos(np.deg2rad(latitudes(grid[0]))) + 1e-3
-    ones = np.ones(channels)
-    writer = TensorWriter(
-        path,
-        channels=make_channels(channels),
-        latitude=latitudes(grid[0]),
-        longitude=np.arange(grid[1]) * (360.0 / grid[1]),
-        times=np.arange(times, dtype=np.int64) * HOURS_6,
-        calendar="standard",
-        time_step=HOURS_6,
-        area_weights=weights / weights.mean(),
-        mean=0 * ones,
-        std=ones,
-        tendency_std=0.5 * ones,
-        splits={"train": [(0, times)]},
-        static=None,
-        dtype="float16",
-        steps_per_shard=None,
-        provenance={"made_by": "benchmarks/end_to_end.py"},
-        fingerprint=f"benchmark {grid} {channels} {times}",
-    )
-    pattern = rng.standard_normal((4, channels, *grid), dtype=np.float32)
-    for start, stop in writer.pending():
-        block = np.stack([np.roll(pattern[i % 4], i, axis=-1) for i in range(start, stop)])
-        writer.write(start, block)
-    writer.finish()
-    return TensorStore(path)
 
 
 def plain_loop(store: TensorStore, seconds: float, base: int, device: torch.device) -> dict:
@@ -113,7 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         grid = parse_grid(a.grid)
         began = time.perf_counter()
-        store = make_store(Path(folder) / "store", grid, a.channels, a.times)
+        store = make_store(Path(folder) / "store", a.times, a.channels, grid)
         common = {
             "benchmark": "end_to_end",
             "grid": a.grid,

@@ -1,7 +1,8 @@
 """Run the benchmarks and print their tables; ``python benchmarks/run.py`` needs torch, NumPy and safetensors alone.
 
-Every case runs in a process of its own, with a time limit, so that none disturbs another's memory or stops the rest.
-``--device cpu-size`` runs the same cases on small grids, for machines without a GPU. Results are written as JSON too.
+Every benchmark runs in processes of its own, with a time limit, so that none disturbs another or stops the
+rest. ``--device cpu-size`` runs the same cases on small grids, for machines without a GPU. Results are
+written as JSON too.
 """
 
 from __future__ import annotations
@@ -25,8 +26,17 @@ def cases(size: str) -> dict[str, list[list[str]]]:
         tiny = ["--channels", "9", "--base", "8"]
         return {
             "step": [
-                ["--case", case, "--grid", "33x64", "--batch", "4", "--seconds", "1", *tiny]
-                for case in ("baseline", "ours", "ours-zeros", "ours-recomputed")
+                [
+                    "baseline:4",
+                    "ours:4",
+                    "ours-zeros:4",
+                    "ours-recomputed:4",
+                    "--grid",
+                    "33x64",
+                    "--seconds",
+                    "1",
+                    *tiny,
+                ]
             ],
             "end_to_end": [
                 [
@@ -43,34 +53,31 @@ def cases(size: str) -> dict[str, list[list[str]]]:
                     *tiny,
                 ]
             ],
+            "feed": [["--small"]],
             "ledger": [["--channels", "65"]],
             "checkpoint": [["--repeats", "2"]],
-            "feed": [["--small"]],
             "resume": [["--small"]],
         }
-    step = [["--case", "baseline", "--batch", "4"], ["--case", "baseline-fp32", "--batch", "4"]]
-    step += [["--case", "baseline", "--batch", "16"]]
-    step += [["--case", "ours", "--batch", str(batch)] for batch in (4, 16, 32, 64)]
-    step += [["--case", case, "--batch", "16"] for case in ("ours-zeros", "ours-recomputed", "ours-clip-ema")]
-    step += [["--case", "ours-tf32", "--batch", "16"], ["--case", "layers-compiled", "--batch", "16"]]
-    step += [["--case", "ours", "--batch", "4", "--rollout", "4"]]
-    step += [["--case", "baseline", "--grid", LARGE, "--batch", "2"]]
-    step += [["--case", "ours", "--grid", LARGE, "--batch", batch] for batch in ("1", "2", "4")]
+    small = ["baseline:4", "ours:4", "ours:16", "ours:32", "ours:64", "ours-zeros:16", "ours-recomputed:16"]
+    small += ["baseline:16", "baseline-fp32:4", "ours-clip-ema:16", "ours-tf32:16", "ours:4:4"]
     return {
-        "step": step,
+        "step": [
+            [*small, "--seconds", "2"],
+            ["baseline:2", "ours:2", "ours:4", "ours:1", "--grid", LARGE, "--seconds", "2"],
+        ],
         "end_to_end": [
             ["--grid", SMALL, "--batch", "16", "--times", "1025"],
-            ["--grid", LARGE, "--batch", "2", "--times", "49", "--plain-seconds", "0"],
+            ["--grid", LARGE, "--batch", "2", "--times", "65", "--plain-seconds", "0"],
         ],
-        "ledger": [[]],
+        "feed": [[]],
+        "ledger": [["--grid", SMALL], ["--grid", LARGE]],
         "checkpoint": [[]],
-        "feed": [[], ["--batch", "64", "--rates", "1500", "--brief"]],
         "resume": [[]],
     }
 
 
 COLUMNS = {
-    "step": ("case", "grid", "batch", "rollout", "step_ms", "samples_per_second", "speedup", "tflops", "peak_gib"),
+    "step": ("case", "grid", "batch", "rollout", "step_ms", "samples_per_second", "speedup", "tflops", "peak_gib", "whole_s"),
     "end_to_end": (
         "case", "grid", "batch", "samples_per_second", "waiting_share", "copying_share", "first_epoch_s", "store_gib",
     ),
@@ -113,6 +120,11 @@ def add_speedups(records: list[dict[str, Any]]) -> None:
     for record in records:
         if record["benchmark"] == "step" and record.get("grid") in base and record.get("rollout") == 1:
             record["speedup"] = record["samples_per_second"] / base[record["grid"]]
+
+
+def _all_columns(records: list[dict[str, Any]]) -> tuple[str, ...]:
+    keys = dict.fromkeys(key for record in records for key in record)
+    return tuple(key for key in keys if key not in ("benchmark", "device", "failed"))
 
 
 def table(records: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
@@ -160,9 +172,10 @@ def main() -> None:
             add_speedups(records)
             # After every case, so that a run that is cut off keeps what it has.
             output.write_text(json.dumps(records, indent=1) + "\n")
-        devices = {r["device"] for r in records if r["benchmark"] == name and "device" in r}
+        mine = [r for r in records if r["benchmark"] == name]
+        devices = {r["device"] for r in mine if "device" in r}
         print(f"\n{name} on {', '.join(sorted(devices)) or 'no device'}")
-        print(table([r for r in records if r["benchmark"] == name], COLUMNS[name]) + "\n", flush=True)
+        print(table(mine, COLUMNS.get(name) or _all_columns(mine)) + "\n", flush=True)
     print(f"Results: {output}")
 
 

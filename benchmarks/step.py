@@ -1,11 +1,14 @@
 """Time one training step: ours in its variants, and the baseline's.
 
-``python benchmarks/step.py --case fused --grid 181x360 --batch 16`` runs one case; `run.py` runs the table.
+``python benchmarks/step.py ours:16 baseline:4 ours:4:2`` runs cases (name, batch, rollout) one after the
+other in one process, so that a new machine compiles each kernel once; `run.py` runs the table.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import time
 
 import torch
 from baseline import BaselineStep
@@ -90,15 +93,34 @@ def run(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", choices=CASES, default="ours")
+    parser.add_argument(
+        "cases", nargs="+", metavar="CASE:BATCH[:ROLLOUT]", help=f"CASE is one of {', '.join(CASES)}"
+    )
     parser.add_argument("--grid", default="181x360")
-    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--channels", type=int, default=65)
     parser.add_argument("--base", type=int, default=64)
-    parser.add_argument("--rollout", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3.0)
     a = parser.parse_args()
-    emit(run(a.case, parse_grid(a.grid), a.batch, a.channels, a.base, a.rollout, a.seconds))
+    for text in a.cases:
+        case, batch, *rest = text.split(":")
+        began = time.perf_counter()
+        try:
+            record = run(
+                case,
+                parse_grid(a.grid),
+                int(batch),
+                a.channels,
+                a.base,
+                int(rest[0]) if rest else 1,
+                a.seconds,
+            )
+        except (RuntimeError, KeyError) as error:
+            record = {"benchmark": "step", "case": text, "grid": a.grid, "failed": str(error).splitlines()[0]}
+        emit(record | {"whole_s": time.perf_counter() - began})
+        if torch.cuda.is_available():
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
 
 
 if __name__ == "__main__":

@@ -356,6 +356,22 @@ def test_many_threads_read_the_same(tmp_path, make):
     assert not wrong
 
 
+def test_more_shards_than_open_files(tmp_path, make):
+    resource = pytest.importorskip("resource")
+    values = make.store(tmp_path / "store", n_times=400, steps_per_shard=1, dtype="float32")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (240, limits[1]))
+    try:
+        store = TensorStore(tmp_path / "store")
+        out = np.empty((2, *store.state_shape), np.float32)
+        for i in range(399):
+            np.testing.assert_array_equal(store.read(i), values[i])
+            store.read_into(i, i + 2, out)
+            np.testing.assert_array_equal(out, values[i : i + 2])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_store_and_writer_travel_to_other_processes(tmp_path, make):
     values = make.fields()
     writer = pickle.loads(pickle.dumps(TensorWriter(tmp_path / "store", **make.description())))

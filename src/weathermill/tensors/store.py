@@ -21,6 +21,7 @@ from weathermill.tensors.writer import TensorWriter
 
 __all__ = ["TensorStore", "TensorWriter"]
 
+_MOST_MAPS = 128
 _REMEDY = "Run the tensors pipeline again; it makes the store anew."
 
 
@@ -56,7 +57,7 @@ class TensorStore:
         self._shards = self.manifest["shards"]
         self._steps = self.manifest["steps_per_shard"]
         self._maps: dict[int, np.ndarray] = {}
-        self._files: dict[int, tuple[int, int]] = {}
+        self._offsets: dict[int, int] = {}
         self._lock = threading.Lock()
         if verify is not None:
             self.verify(checksums=verify == "checksums")
@@ -82,9 +83,6 @@ class TensorStore:
     def __repr__(self) -> str:
         return f"TensorStore({str(self.path)!r}, {len(self)} × {self.state_shape} {self.dtype})"
 
-    def __del__(self) -> None:
-        self.close()
-
     def __enter__(self) -> TensorStore:
         return self
 
@@ -93,7 +91,7 @@ class TensorStore:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state.update(_maps={}, _files={}, _lock=None)
+        state.update(_maps={}, _lock=None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -101,10 +99,9 @@ class TensorStore:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close the files of direct reads; views that were handed out stay valid."""
-        files, self._files = getattr(self, "_files", {}), {}
-        for handle, _ in files.values():
-            os.close(handle)
+        """Let go of the memory maps; views that were handed out stay valid."""
+        with self._lock:
+            self._maps.clear()
 
     @property
     def grid_shape(self) -> tuple[int, int]:
@@ -197,11 +194,14 @@ class TensorStore:
     def _map(self, k: int) -> np.ndarray:
         mapped = self._maps.get(k)
         if mapped is None:
-            header = self._header(k)
-            mapped = np.memmap(
-                self.path / self._shards[k]["file"], self.numpy_dtype, "r", header.offset, header.shape
-            )
-            self._maps[k] = mapped
+            offset, record = self._offset(k), self._shards[k]
+            shape = (record["stop"] - record["start"], *self.state_shape)
+            mapped = np.memmap(self.path / record["file"], self.numpy_dtype, "r", offset, shape)
+            with self._lock:
+                self._maps[k] = mapped
+                # Each map holds a file open until the last view of it is gone.
+                while len(self._maps) > _MOST_MAPS:
+                    del self._maps[next(iter(self._maps))]
         return mapped
 
     def _locate(self, start: int, stop: int) -> list[tuple[int, int, int]]:
@@ -276,30 +276,29 @@ class TensorStore:
         """
         target = memoryview(out.reshape(-1).view(np.uint8))
         for k, first, last in self._locate(int(start), int(stop)):
-            handle, offset = self._file(k)
+            offset = self._offset(k) + first * self.state_nbytes
             length = (last - first) * self.state_nbytes
-            offset += first * self.state_nbytes
             piece, target = target[:length], target[length:]
-            while piece:
-                n = os.preadv(handle, [piece], offset)
-                if n == 0:
-                    raise StoreError(
-                        f"{self._shards[k]['file']} of the tensor store ends too early: it is truncated.",
-                        where=str(self.path),
-                        remedy=_REMEDY,
-                    )
-                piece, offset = piece[n:], offset + n
+            # Opened anew each time: a large store has more shards than a process may have open files.
+            handle = os.open(self.path / self._shards[k]["file"], os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                while piece:
+                    n = os.preadv(handle, [piece], offset)
+                    if n == 0:
+                        raise StoreError(
+                            f"{self._shards[k]['file']} of the tensor store ends too early: it is truncated.",
+                            where=str(self.path),
+                            remedy=_REMEDY,
+                        )
+                    piece, offset = piece[n:], offset + n
+            finally:
+                os.close(handle)
 
-    def _file(self, k: int) -> tuple[int, int]:
-        entry = self._files.get(k)
-        if entry is None:
-            with self._lock:
-                entry = self._files.get(k)
-                if entry is None:
-                    offset = self._header(k).offset
-                    entry = (os.open(self.path / self._shards[k]["file"], os.O_RDONLY | os.O_CLOEXEC), offset)
-                    self._files[k] = entry
-        return entry
+    def _offset(self, k: int) -> int:
+        offset = self._offsets.get(k)
+        if offset is None:
+            offset = self._offsets[k] = self._header(k).offset
+        return offset
 
     def decoded(self, start: int, stop: int) -> np.ndarray:
         """Give consecutive states as normalised float32 (time, dynamic channel, latitude, longitude)."""

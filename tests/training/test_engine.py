@@ -95,6 +95,10 @@ def test_metrics_reach_the_tracker(store, tmp_path):
         steps = [v for step, v in series("train/loss") if row["step"] - 6 < step <= row["step"]]
         assert row["train_loss"] == pytest.approx(np.mean(steps))
     assert series("train/learning_rate")[-1][1] < series("train/learning_rate")[5][1]
+    account = (tmp_path / "run/artifacts/feed/feed.txt").read_text().splitlines()
+    assert account[0].startswith("Feed: pinned (")
+    assert "waiting" in account[1]
+    assert len(account) == 4 + len(result.history)
     assert {"feed/waiting_share", "feed/copying_share", "speed/samples_per_second", "train/grad_norm"} <= {
         key for _, m in rows for key in m
     }

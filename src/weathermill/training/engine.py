@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -173,6 +175,9 @@ def train(
             trainer.start(resume)
             trainer.run(callback, lambda: signalled() or (stop_requested is not None and stop_requested()))
             forecaster = trainer.best_forecaster()
+            if trainer.advice:
+                logger.info("Feed (%s): %s", trainer.feed.tier, trainer.advice)
+                _record_feed(tracker, trainer)
         finally:
             trainer.close()
             getattr(callback, "close", lambda: None)()
@@ -188,6 +193,24 @@ def train(
         advice=trainer.advice,
         feed={"tier": trainer.feed.tier, "reason": trainer.feed.reason},
     )
+
+
+def _record_feed(tracker: Tracker, trainer: Trainer) -> None:
+    """Put the starvation meter's account of each epoch on record, with its line of advice."""
+    names = ("waiting", "computing", "optimising", "copying", "host_waiting")
+    lines = [
+        f"Feed: {trainer.feed.tier} ({trainer.feed.reason})",
+        f"Last epoch: {trainer.advice}",
+        "",
+        "epoch  samples/s  " + "  ".join(f"{name:>12}" for name in names),
+    ]
+    for row in trainer.history:
+        shares = "  ".join(f"{row.get(f'{name}_share', 0.0):12.1%}" for name in names)
+        lines.append(f"{row['epoch']:5d}  {row['samples_per_second']:9.1f}  {shares}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "feed.txt"
+        path.write_text("\n".join(lines) + "\n")
+        tracker.log_artifact(path, "feed")
 
 
 def _callback(progress: bool | ProgressCallback) -> ProgressCallback:

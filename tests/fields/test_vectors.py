@@ -58,6 +58,19 @@ def test_components_by_themselves_fail_at_the_poles_where_vectors_do_not():
     assert worst[False] > 25.0 and worst[True] < 0.05
 
 
+def test_scalar_winds_on_pole_rows_are_told():
+    source = named_grid("10x20_cells")
+    for target, vectors, told in (
+        ("7x12_poles", False, 1),
+        ("7x12_poles", True, 0),
+        ("6x12_cells", False, 0),
+    ):
+        findings = []
+        weights = make_weights(source, named_grid(target), "bilinear")
+        apply_weights(winds(source, (0, 0, 1)), weights, vectors=vectors, findings=findings)
+        assert len(findings) == told and all("vectors" in finding.remedy for finding in findings)
+
+
 def test_second_order_in_the_grid():
     target, axis, errors = named_grid("15x30_cells"), (10.0, -20.0, 15.0), []
     for n in (18, 36):

@@ -155,6 +155,41 @@ def block_moments(
     )
 
 
+@numba.njit(cache=True, nogil=True)
+def _affine(data, shift, scale, out):  # pragma: no cover - compiled
+    for i in range(data.shape[0]):
+        for c in range(data.shape[1]):
+            a, b = scale[c], shift[c]
+            for k in range(data.shape[2]):
+                out[i, c, k] = np.float64(data[i, c, k]) * a + b
+
+
+def affine(block: np.ndarray, shift: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
+    """Return ``block * scale + shift`` by channel, computed in float64 and rounded once to float32.
+
+    Parameters
+    ----------
+    block
+        Any shape, with channels along ``axis``. No float64 copy of it is made.
+    shift, scale
+        (channel,) float64.
+    axis
+        The dimension of channels.
+    """
+    block = np.ascontiguousarray(block)
+    if block.dtype not in (np.float32, np.float64):
+        block = block.astype(np.float32)
+    out = np.empty(block.shape, dtype=np.float32)
+    shape = (int(np.prod(block.shape[:axis])), block.shape[axis], int(np.prod(block.shape[axis + 1 :])))
+    _affine(
+        block.reshape(shape),
+        np.ascontiguousarray(shift, dtype=np.float64),
+        np.ascontiguousarray(scale, dtype=np.float64),
+        out.reshape(shape),
+    )
+    return out
+
+
 def _combined(weight_a, mean_a, squares_a, weight_b, mean_b, squares_b):
     """Merge two sets of moments (Chan, Golub and LeVeque 1983, eq. 2.1)."""
     weight = weight_a + weight_b

@@ -17,7 +17,7 @@ import xarray as xr
 from weathermill.errors import RegridWeightsError
 from weathermill.fields.coordinates import find_coordinate
 from weathermill.fields.findings import Finding, tell
-from weathermill.fields.geometry import cyclic_duplicates
+from weathermill.fields.geometry import cyclic_duplicates, has_pole_points
 from weathermill.fields.grids import grid_hash, grid_of
 from weathermill.fields.regrid_quality import regrid_report
 from weathermill.fields.sparse_product import SparseOperator, promoted
@@ -149,6 +149,16 @@ def apply_weights(
     operator = operator_of(weights, **settings)
     shared = dask.delayed(operator, name=f"regrid-{weights.key[:12]}-{minimum_valid}-{renormalise}")
     pairs = vector_pairs(fields, vectors)
+    if not pairs and weights.method != "nearest_s2d" and target.latitude.ndim == 1:
+        winds = vector_pairs(fields, True)
+        if winds and has_pole_points(target.latitude.values):
+            tell(
+                findings,
+                "info",
+                "regridding",
+                "wind components are regridded as scalars, and mean little on the pole rows of the target",
+                "Set vectors to true to regrid them through three-dimensional tangent vectors.",
+            )
     split = [str(n) for n, v in fields.data_vars.items() if set(dims) <= set(v.dims) and _is_split(v, dims)]
     if split:
         tell(

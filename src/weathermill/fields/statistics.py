@@ -19,7 +19,7 @@ import xarray as xr
 from weathermill.errors import ConstantChannelError, MissingDataError, SplitError
 from weathermill.fields.coordinates import LATITUDE, LONGITUDE, TIME
 from weathermill.fields.flatten import CHANNEL
-from weathermill.fields.moments import Moments, block_moments, merge
+from weathermill.fields.moments import Moments, affine, block_moments, merge
 from weathermill.fields.timeaxis import first_text, step_seconds
 
 #: Aimed-at size of the piece of data that one task looks at.
@@ -260,23 +260,24 @@ def _matched(array: xr.DataArray, statistics: xr.Dataset) -> tuple[np.ndarray, n
 
 def _by_channel(array: xr.DataArray, function, mean, std) -> xr.DataArray:
     axis = array.dims.index(CHANNEL)
-    shape = [1] * array.ndim
-    shape[axis] = -1
-    mean, std = mean.reshape(shape), std.reshape(shape)
     if isinstance(array.data, da.Array):
-        data = array.data.rechunk({axis: -1})
         out = da.map_blocks(
-            function, data, mean=mean, std=std, dtype=np.float32, meta=np.empty((0,) * array.ndim, np.float32)
+            function,
+            array.data.rechunk({axis: -1}),
+            mean=mean,
+            std=std,
+            axis=axis,
+            dtype=np.float32,
+            meta=np.empty((0,) * array.ndim, np.float32),
         )
     else:
-        out = function(array.values, mean, std)
+        out = function(array.values, mean, std, axis)
     return array.copy(data=out)
 
 
-def _subtract_divide(block: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    # In float64 until the end: float32 would leave geopotential / std with an error of 1e-6 std.
-    return ((block - mean) / std).astype(np.float32)
+def _subtract_divide(block: np.ndarray, mean: np.ndarray, std: np.ndarray, axis: int) -> np.ndarray:
+    return affine(block, -mean / std, 1.0 / std, axis)
 
 
-def _multiply_add(block: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    return (block * std + mean).astype(np.float32)
+def _multiply_add(block: np.ndarray, mean: np.ndarray, std: np.ndarray, axis: int) -> np.ndarray:
+    return affine(block, mean, std, axis)

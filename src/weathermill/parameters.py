@@ -42,15 +42,24 @@ class IngestParameters(_Parameters):
     ``levels`` are pressures in hPa; ``start`` and ``stop`` bound time half open, [start, stop), in ISO 8601;
     ``units`` gives the units of variables whose file does not say them, or says them wrongly; ``allow_missing`` names
     the variables that may have missing values.
+
+    ``forcing_variables`` are inputs of the network that it does not predict. ``missing_steps`` says what to do about
+    whole steps that are missing: refuse, leave a gap that no training window crosses, or interpolate up to
+    ``longest_interpolated`` of them. ``fill`` fills missing values of named variables by a number, by the nearest value
+    or by the climatology of the training period.
     """
 
     variables: list[str] = Field(min_length=0)
     levels: list[float] | None = None
     surface_variables: list[str] = []
+    forcing_variables: list[str] = []
     static_variables: list[str] = []
     start: IsoTime | None = None
     stop: IsoTime | None = None
     units: dict[str, str] = {}
+    missing_steps: Literal["refuse", "gap", "interpolate"] = "gap"
+    longest_interpolated: int = Field(1, ge=1)
+    fill: dict[str, float | Literal["nearest", "climatology"]] = {}
     allow_missing: list[str] = []
 
     @model_validator(mode="after")
@@ -63,7 +72,8 @@ class IngestParameters(_Parameters):
 class RegridParameters(_Parameters):
     """The target grid (a name of ``weathermill.fields.grids``, or a mapping; null keeps the grid) and the method.
 
-    ``vectors`` regrids wind components through three-dimensional tangent vectors.
+    ``vectors`` regrids wind components through three-dimensional tangent vectors. ``thresholds`` gives the largest
+    value allowed of measures of the regrid report (``area_integral_error``, ``overshoot``, ...); beyond it the run stops.
     """
 
     target: str | dict[str, Any] | None = None
@@ -71,6 +81,7 @@ class RegridParameters(_Parameters):
         "bilinear", "conservative", "conservative_normed", "nearest_s2d", "nearest_d2s", "patch"
     ] = "conservative"
     vectors: bool = False
+    thresholds: dict[str, Annotated[float, Field(ge=0)]] = {}
 
 
 class PeriodParameters(_Parameters):
@@ -255,6 +266,25 @@ class CompareParameters(_Parameters):
     log: bool = False
 
 
+class LockingParameters(_Parameters):
+    """What a run does when another one uses a store that it needs: ``wait`` (at most so long), or ``refuse``."""
+
+    busy: Literal["wait", "refuse"] = "wait"
+    timeout_minutes: float | None = Field(None, gt=0)
+
+
+class ResourceParameters(_Parameters):
+    """What a run may use.
+
+    ``memory_gib`` is host memory for one stage (null: what is free at its start); a stage that cannot do with it says
+    so before it begins. ``disk_check`` has the disk space that the run will need estimated and compared with what is
+    free.
+    """
+
+    memory_gib: float | None = Field(None, gt=0)
+    disk_check: bool = True
+
+
 class Parameters(_Parameters):
     """All parameters of the project.
 
@@ -264,6 +294,8 @@ class Parameters(_Parameters):
 
     seed: int = Field(0, ge=0)
     force: bool | str | list[str] = False
+    locking: LockingParameters = LockingParameters()
+    resources: ResourceParameters = ResourceParameters()
     ingest: IngestParameters
     regrid: RegridParameters = RegridParameters()
     splits: SplitParameters = SplitParameters()

@@ -120,4 +120,3 @@ def test_regridding_beyond_its_threshold_stops_the_run(project):
     error = refused(project, params={"regrid": {"thresholds": {"conservation_error": 0.0}}})
     assert isinstance(error, errors.GridError)
     assert "temperature" in str(error)
-    assert not project.file("04_feature").exists() or not list(project.file("04_feature").rglob("*.nc"))

@@ -7,20 +7,25 @@ import json
 import xarray as xr
 
 from weathermill.fields.conventions import canonicalise
+from weathermill.fields.filling import fill_missing
 from weathermill.fields.findings import Finding
 from weathermill.fields.inspection import InspectionReport, inspect
 from weathermill.fields.missing import refuse_missing
 from weathermill.fields.opening import OpenedSources
-from weathermill.parameters import IngestParameters
+from weathermill.fields.steps import handle_missing_steps
+from weathermill.parameters import IngestParameters, PeriodParameters, SplitParameters
 
 
 def _canonical(
-    raw: OpenedSources, parameters: IngestParameters, findings: list[Finding] | None = None
+    raw: OpenedSources,
+    parameters: IngestParameters,
+    splits: SplitParameters,
+    findings: list[Finding] | None = None,
 ) -> xr.Dataset:
-    return canonicalise(
+    fields = canonicalise(
         raw.datasets,
         variables=parameters.variables,
-        surface_variables=parameters.surface_variables,
+        surface_variables=[*parameters.surface_variables, *parameters.forcing_variables],
         static_variables=parameters.static_variables,
         levels=parameters.levels,
         start=parameters.start,
@@ -29,12 +34,21 @@ def _canonical(
         source_names=raw.names,
         findings=findings,
     )
+    fields = handle_missing_steps(
+        fields, parameters.missing_steps, longest=parameters.longest_interpolated, findings=findings
+    )
+    # A climatology that fills gaps must know the training period alone, or the test period leaks into it.
+    train = splits.train if isinstance(splits.train, PeriodParameters) else PeriodParameters()
+    return fill_missing(fields, parameters.fill, start=train.start, stop=train.stop, findings=findings)
 
 
-def inspect_sources(raw: OpenedSources, parameters: IngestParameters) -> InspectionReport:
+def inspect_sources(
+    raw: OpenedSources, parameters: IngestParameters, splits: SplitParameters
+) -> InspectionReport:
     """Look for what is wrong with what would be ingested."""
-    noticed: list[Finding] = []
-    return inspect(_canonical(raw, parameters, noticed), source_names=raw.names, findings=noticed)
+    findings: list[Finding] = []
+    fields = _canonical(raw, parameters, splits, findings)
+    return inspect(fields, source_names=raw.names, findings=findings)
 
 
 def render_inspection(findings: InspectionReport) -> str:
@@ -42,14 +56,14 @@ def render_inspection(findings: InspectionReport) -> str:
     return findings.to_html()
 
 
-def ingest_fields(raw: OpenedSources, findings: InspectionReport, parameters: IngestParameters) -> xr.Dataset:
+def ingest_fields(
+    raw: OpenedSources, findings: InspectionReport, parameters: IngestParameters, splits: SplitParameters
+) -> xr.Dataset:
     """Bring the sources into canonical form, lazily.
 
-    Refuse if the inspection found errors,
-    and, while they are read, missing values.
+    Errors of the inspection are refused here; missing values are refused while they are read.
     """
     findings.raise_for_errors()
-    fields = _canonical(raw, parameters)
-    fields = refuse_missing(fields, allow=parameters.allow_missing)
+    fields = refuse_missing(_canonical(raw, parameters, splits), allow=parameters.allow_missing)
     fields.attrs["sources"] = json.dumps([source.to_dict() for source in raw.descriptions])
     return fields

@@ -13,7 +13,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 inspect_sources,
-                ["raw_fields", "params:ingest"],
+                ["raw_fields", "params:ingest", "params:splits"],
                 "inspection_findings",
                 name="inspect",
                 tags=["dask"],
@@ -21,7 +21,7 @@ def create_pipeline() -> Pipeline:
             Node(render_inspection, "inspection_findings", "inspection_report", name="render_inspection"),
             Node(
                 ingest_fields,
-                ["raw_fields", "inspection_findings", "params:ingest"],
+                ["raw_fields", "inspection_findings", "params:ingest", "params:splits"],
                 "fields",
                 name="ingest",
                 tags=["dask"],

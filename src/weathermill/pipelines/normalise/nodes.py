@@ -14,7 +14,10 @@ from weathermill.pipelines.splitting import period_runs, time_seconds, time_step
 def channels_of(regridded: xr.Dataset, ingest: IngestParameters) -> tuple[xr.DataArray, list[dict]]:
     """Flatten fields to channels in the order of the parameters."""
     return to_channels(
-        regridded, prognostic=[*ingest.variables, *ingest.surface_variables], static=ingest.static_variables
+        regridded,
+        prognostic=[*ingest.variables, *ingest.surface_variables],
+        forcing=ingest.forcing_variables,
+        static=ingest.static_variables,
     )
 
 

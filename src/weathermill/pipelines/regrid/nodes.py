@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import xarray as xr
 
 from weathermill.fields.grids import grid_hash, grid_of, named_grid
+from weathermill.fields.regrid_page import render_regrid_report, require_thresholds
 from weathermill.fields.regridding import (
     RegridWeights,
     apply_weights,
@@ -47,6 +49,20 @@ def regrid_fields(
     return apply_weights(fields, weights, target, vectors=parameters.vectors)
 
 
-def report_regridding(fields: xr.Dataset, regridded: xr.Dataset, weights: RegridWeights) -> dict:
-    """Measure what regridding did to the fields."""
-    return regrid_report(fields, regridded, weights)
+def report_regridding(
+    fields: xr.Dataset, regridded: xr.Dataset, weights: RegridWeights
+) -> tuple[dict[str, Any], str]:
+    """Measure what regridding did to the fields; as numbers and as a page with maps."""
+    report = regrid_report(fields, regridded, weights)
+    return report, render_regrid_report(report, fields, regridded)
+
+
+def judge_regridding(report: dict[str, Any], parameters: RegridParameters) -> dict[str, float]:
+    """Refuse a report that exceeds its thresholds; give the numbers that runs are compared by."""
+    require_thresholds(report, parameters.thresholds)
+    return {
+        f"regrid/{measure}/{name}": value
+        for name, measures in report["variables"].items()
+        for measure, value in measures.items()
+        if isinstance(value, float)
+    }

@@ -6,6 +6,7 @@ from kedro.pipeline import Node, Pipeline
 
 from weathermill.pipelines.regrid.nodes import (
     choose_target_grid,
+    judge_regridding,
     make_regrid_weights,
     regrid_fields,
     report_regridding,
@@ -33,9 +34,15 @@ def create_pipeline() -> Pipeline:
             Node(
                 report_regridding,
                 ["fields", "regridded", "regrid_weights"],
-                "regrid_report",
+                ["regrid_report", "regrid_page"],
                 name="report_regridding",
                 tags=["dask"],
+            ),
+            Node(
+                judge_regridding,
+                ["regrid_report", "params:regrid"],
+                "regrid_metrics",
+                name="judge_regridding",
             ),
         ]
     )

@@ -418,3 +418,57 @@ def test_step_above_the_largest_norm_leaves_weights_and_moments_alone(store):
     trainer.step(window)
     assert not all(torch.equal(before[k], v) for k, v in trained().items() if k.endswith("exp_avg_sq"))
     trainer.close()
+
+
+@pytest.mark.gpu
+def test_tiers_give_the_same_bits_on_cuda(tmp_path, make_store):
+    store = make_store(tmp_path / "s", n_times=90, height=31, width=64, dtype="float16")
+    options = {"device": "cuda", "deterministic": True, "batch_size": 8, "rollout": (1, 2)}
+    results = [run(store, feed=tier, **options) for tier in ("device", "pinned", "mapped")]
+    assert [r.feed["tier"] for r in results] == ["device", "pinned", "mapped"]
+    states = [r.forecaster.state_dict() for r in results]
+    for other in states[1:]:
+        assert all(torch.equal(states[0][k], other[k]) for k in other)
+
+
+@pytest.mark.gpu
+def test_resume_on_cuda_equals_an_undisturbed_run(tmp_path, make_store):
+    store = make_store(tmp_path / "s", n_times=90, height=31, width=64, dtype="float16")
+    options = {"device": "cuda", "deterministic": True, "step": StepConfig(ema_decay=0.9, clip_norm=1.0)}
+    reference = run(store, tmp_path / "a", RecordingTracker(tmp_path / "ra"), **options)
+    done = [0]
+    with pytest.raises(TrainingInterruptedError):
+        run(
+            store,
+            tmp_path / "b",
+            RecordingTracker(tmp_path / "rb"),
+            progress=lambda step, *_: done.__setitem__(0, step),
+            stop_requested=lambda: done[0] == 27,
+            **options,
+        )
+    resumed = run(store, tmp_path / "b", RecordingTracker(tmp_path / "rb"), resume=True, **options)
+    assert resumed.resumed_at == 27
+    a, b = reference.forecaster.state_dict(), resumed.forecaster.state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert [r["validation_loss"] for r in reference.history] == [
+        r["validation_loss"] for r in resumed.history
+    ]
+
+
+@pytest.mark.gpu
+def test_not_finite_loss_on_cuda_leaves_a_good_checkpoint(tmp_path, make_store):
+    store = make_store(tmp_path / "s", dtype="float32")
+    values = np.memmap(store.path / "shards/00001.safetensors", np.float32, "r+", 4096, (7, 2, 8, 16))
+    values[2, 1, 3, 3] = np.nan
+    values.flush()
+    with pytest.raises(NonFiniteError, match=r"the loss is not finite in .*geopotential"):
+        run(store, tmp_path / "c", device="cuda")
+    state = CheckpointManager(tmp_path / "c").latest()[1]["step"]
+    assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())
+
+
+@pytest.mark.gpu
+def test_meter_on_cuda_divides_the_step(store):
+    row = run(store, device="cuda", epochs=3, watch_every_steps=2).history[-1]
+    assert 0.98 < sum(row[f"{k}_share"] for k in ("waiting", "computing", "optimising")) < 1.02
+    assert 0 < row["optimising_share"] < 0.9

@@ -20,4 +20,5 @@ def register_pipelines() -> dict[str, Pipeline]:
     }
     prepare = stages["ingest"] + stages["regrid"] + stages["normalise"] + stages["tensors"]
     everything = prepare + stages["train"] + stages["evaluate"] + stages["forecast"]
-    return {"__default__": everything, "prepare": prepare, **stages}
+    others = {"forecast_batch": forecast.create_batch_pipeline()}
+    return {"__default__": everything, "prepare": prepare, **stages, **others}

@@ -1,5 +1,5 @@
-"""From any state to a forecast in physical units."""
+"""From any state to a forecast in physical units, and from many."""
 
-from weathermill.pipelines.forecast.pipeline import create_pipeline
+from weathermill.pipelines.forecast.pipeline import create_batch_pipeline, create_pipeline
 
-__all__ = ["create_pipeline"]
+__all__ = ["create_batch_pipeline", "create_pipeline"]

@@ -1,10 +1,10 @@
-"""The forecast pipeline."""
+"""The forecast pipelines: from one state, and from many."""
 
 from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from weathermill.pipelines.forecast.nodes import make_forecast, read_initial_state
+from weathermill.pipelines.forecast.nodes import make_forecast, make_forecasts, read_initial_state
 
 
 def create_pipeline() -> Pipeline:
@@ -18,5 +18,19 @@ def create_pipeline() -> Pipeline:
                 name="read_initial_state",
             ),
             Node(make_forecast, ["initial_state", "model", "params:forecast"], "forecast", name="forecast"),
+        ]
+    )
+
+
+def create_batch_pipeline() -> Pipeline:
+    """Many states to one Zarr store of forecasts, streamed."""
+    return Pipeline(
+        [
+            Node(
+                make_forecasts,
+                ["initial_fields", "model", "params:regrid", "params:forecast"],
+                "forecasts",
+                name="forecast_batch",
+            )
         ]
     )

@@ -77,7 +77,7 @@ def raw_reads(store: TensorStore, method: str, threads: int, seconds: float, pin
         out, count = buffers[k].array, 0
         while time.perf_counter() < end:
             i = int(starts[(k * 7919 + count) % len(starts)])
-            if method == "pread":
+            if method == "read":
                 store.read_into(i, i + 2, out)
             else:
                 store.read_range(i, i + 2, out=out)
@@ -198,16 +198,16 @@ def raw_table(
     """Measure reads and the copy to the device by themselves; gives the best rate and its threads."""
     cuda, pair, best = device.type == "cuda", 2 * store.state_nbytes, (0.0, 1)
     print(f"\n{'raw reads':>10} {'threads':>8} {'samples/s':>10} {'GB/s':>7}")
-    for method in ("pread", "memmap"):
+    for method in ("read", "memmap"):
         for threads in [n for n in a.threads if n <= (os.cpu_count() or 1)]:
             rate = raw_reads(store, method, threads, a.seconds / 2, cuda)
             best = max(best, (rate, threads))
             print(f"{method:>10} {threads:8d} {rate:10.0f} {rate * pair / 1e9:7.2f}")
             emit({**about, "case": method, "threads": threads, "samples_per_second": rate})
     forget(store)
-    rate = raw_reads(store, "pread", best[1], a.seconds, cuda)
+    rate = raw_reads(store, "read", best[1], a.seconds, cuda)
     print(f"{'from disk':>10} {best[1]:8d} {rate:10.0f} {rate * pair / 1e9:7.2f}")
-    emit({**about, "case": "pread-cold", "threads": best[1], "samples_per_second": rate})
+    emit({**about, "case": "read-cold", "threads": best[1], "samples_per_second": rate})
     if cuda:
         rate = copy_rate(device, 2**30)
         print(f"\ncopy to the device: {rate / 1e9:.1f} GB/s = {rate / pair:.0f} samples/s")
@@ -264,7 +264,7 @@ def main() -> None:
         further = (
             []
             if a.brief
-            else [{"reader": "pread"}, {"reader": "memmap"}, {"threads": 4}, {"threads": best[1]}]
+            else [{"reader": "read"}, {"reader": "memmap"}, {"threads": 4}, {"threads": best[1]}]
         )
         cases = [*basic, *(("mapped", options) for options in further)]
         load = Load(device)

@@ -239,6 +239,9 @@ def test_shard_truncated_under_way_raises_from_direct_reads(tmp_path, make):
     os.truncate(tmp_path / "store/shards/00002.safetensors", 4096 + 300)
     with pytest.raises(StoreError, match="ends too early"):
         store.read_into(11, 13, out)
+    (tmp_path / "store/shards/00002.safetensors").unlink()
+    with pytest.raises(StoreError, match=r"00002\.safetensors .* cannot be read: No such file"):
+        store.read_into(11, 13, out)
 
 
 def test_swapped_shards_are_named_at_opening(tmp_path, make):

@@ -52,7 +52,7 @@ def test_every_tier_delivers_the_same_windows(gappy, device, tier, steps, consec
                 assert (i >= 0 and i + steps < 9) or (i >= 11 and i + steps < 31)
 
 
-@pytest.mark.parametrize("reader", ["pread", "memmap"])
+@pytest.mark.parametrize("reader", ["read", "memmap"])
 def test_both_readers_deliver_the_same(gappy, reader):
     with make_feed(gappy, "train", 2, 4, "cpu", "mapped", reader=reader, threads=2) as feed:
         for batch in feed.epoch(0):
@@ -75,7 +75,7 @@ def test_reader_is_chosen_by_measuring(tmp_path, make_store, monkeypatch):
             assert feed._source.reader == "memmap"
     monkeypatch.setattr(store, "read_range", lambda *args, out: time.sleep(0.02))
     with make_feed(store, "train", 1, 20, "cpu", "mapped", threads=2) as feed:
-        assert feed._source.reader == "pread"
+        assert feed._source.reader == "read"
 
 
 @pytest.mark.parametrize("tier", TIERS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -280,19 +279,25 @@ class TensorStore:
             length = (last - first) * self.state_nbytes
             piece, target = target[:length], target[length:]
             # Opened anew each time: a large store has more shards than a process may have open files.
-            handle = os.open(self.path / self._shards[k]["file"], os.O_RDONLY | os.O_CLOEXEC)
+            file = self.path / self._shards[k]["file"]
             try:
-                while piece:
-                    n = os.preadv(handle, [piece], offset)
-                    if n == 0:
-                        raise StoreError(
-                            f"{self._shards[k]['file']} of the tensor store ends too early: it is truncated.",
-                            where=str(self.path),
-                            remedy=_REMEDY,
-                        )
-                    piece, offset = piece[n:], offset + n
-            finally:
-                os.close(handle)
+                with file.open("rb", buffering=0) as opened:
+                    opened.seek(offset)
+                    while piece:
+                        n = opened.readinto(piece)
+                        if not n:
+                            raise StoreError(
+                                f"{self._shards[k]['file']} of the tensor store ends too early: it is truncated.",
+                                where=str(self.path),
+                                remedy=_REMEDY,
+                            )
+                        piece = piece[n:]
+            except OSError as error:
+                raise StoreError(
+                    f"{self._shards[k]['file']} of the tensor store cannot be read: {error.strerror}.",
+                    where=str(self.path),
+                    remedy=_REMEDY,
+                ) from error
 
     def _offset(self, k: int) -> int:
         offset = self._offsets.get(k)

@@ -234,7 +234,7 @@ def make_feed(
     prefetch
         Batches in the making, for the mapped tier.
     reader
-        ``"pread"``, ``"memmap"`` or ``"auto"``: how the mapped tier reads, see `choose_reader`.
+        ``"read"``, ``"memmap"`` or ``"auto"``: how the mapped tier reads, see `choose_reader`.
     device_budget, host_budget
         Bytes that a resident split may take when the tier is chosen automatically.
 

@@ -114,7 +114,7 @@ _Ready = tuple[np.ndarray, ReadPlan, Any]
 # Direct reads fail cleanly on a truncated file, where a memory map kills the process; so they are preferred unless
 # the platform makes them much slower (system calls in a sandbox, say).
 READERS = {
-    "pread": lambda store: store.read_into,
+    "read": lambda store: store.read_into,
     "memmap": lambda store: lambda start, stop, out: store.read_range(start, stop, out=out),
 }
 _PREFERENCE = 1.25
@@ -135,7 +135,7 @@ def choose_reader(store: TensorStore, slots: Sequence[HostSlot], pool: ThreadPoo
     buffer = slots[0].array
     count = min(len(buffer), len(store), max(1, 2**28 // store.state_nbytes))
     if count * store.state_nbytes < 2**24:
-        return "pread"
+        return "read"
     starts = np.linspace(0, len(store) - 1, count).astype(int)
 
     def seconds(read: Any) -> float:
@@ -147,7 +147,7 @@ def choose_reader(store: TensorStore, slots: Sequence[HostSlot], pool: ThreadPoo
     for name in read:
         seconds(read[name])
     best = {name: min(seconds(read[name]) for _ in range(2)) for name in read}
-    return "memmap" if best["memmap"] * _PREFERENCE < best["pread"] else "pread"
+    return "memmap" if best["memmap"] * _PREFERENCE < best["read"] else "read"
 
 
 class MappedReader:
@@ -166,7 +166,7 @@ class MappedReader:
     prefetch
         Batches that are being read or are waiting while one is computed on.
     reader
-        ``"pread"``, ``"memmap"`` or ``"auto"``, see `choose_reader`.
+        ``"read"``, ``"memmap"`` or ``"auto"``, see `choose_reader`.
     """
 
     def __init__(

@@ -68,3 +68,12 @@ def test_small_grids_have_enough_samples(shape):
     lat, lon = (np.linspace(0, 40, n) for n in shape)
     matrix, *_ = _weights(lon, lat, TARGET)
     np.testing.assert_allclose(matrix.sum(axis=1), 1.0, atol=1e-10)
+
+
+def test_chunks_do_not_matter(monkeypatch):
+    whole, *_ = _weights(np.arange(0, 45, 5), np.arange(0, 45, 5), TARGET)
+    monkeypatch.setattr(patch, "CHUNK", 7)
+    chunked, *_ = _weights(np.arange(0, 45, 5), np.arange(0, 45, 5), TARGET)
+    np.testing.assert_allclose(chunked, whole, rtol=0.0, atol=1e-14)
+    nothing, *_ = _weights(np.arange(0, 45, 5), np.arange(0, 45, 5), unit_vectors([180.0], [0.0]))
+    assert not nothing.any()

@@ -129,7 +129,7 @@ def test_unmapped_points_are_the_same(case, options, reference, weights, shape):
     mapped = np.zeros(shape[0], dtype=bool)
     mapped[weights[0] - 1] = True
     assert int((~mapped).sum()) == options["unmapped"]
-    if not options["method"] == "nearest_d2s":
+    if options["method"] != "nearest_d2s":
         theirs = np.zeros(shape[0], dtype=bool)
         theirs[reference["row"].values - 1] = True
         np.testing.assert_array_equal(mapped, theirs)

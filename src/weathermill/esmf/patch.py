@@ -16,6 +16,7 @@ from scipy import sparse
 # Singular values smaller than this, times the number of samples, times the largest one are left out of the fit:
 # the threshold at which ESMF's weights turn from one solution to the other.
 CONDITION = 1e-7
+CHUNK = 65536
 _TERMS = 9
 _TRIANGLE_RULES = {
     2: [[1 / 6, 1 / 6], [2 / 3, 1 / 6], [1 / 6, 2 / 3]],
@@ -270,20 +271,28 @@ def patch_weights(owner, corner_weights, mesh, usable):
     present = mesh.elements >= 0
     touched = mesh.elements[present]
     touching = np.broadcast_to(np.arange(len(mesh.elements))[:, None], present.shape)[present]
-    by_node = np.argsort(touched, kind="stable")
+    members = touching[np.argsort(touched, kind="stable")]
     start = np.concatenate([[0], np.cumsum(np.bincount(touched, minlength=n_nodes))])
     inside = np.flatnonzero(owner >= 0)
     order = inside[np.argsort(owner[inside], kind="stable")]
-    row, col, weight = blend(
-        order,
-        owner,
-        corner_weights,
-        mesh.nodes,
-        mesh.elements,
-        usable,
-        start,
-        touching[by_node],
-        *_sample_weights(),
-    )
-    matrix = sparse.coo_matrix((weight, (row, col)), shape=(len(owner), n_nodes)).tocsr().tocoo()
-    return matrix.row, matrix.col, matrix.data
+    rules = _sample_weights()
+    parts = []
+    # Each point comes with up to 64 pairs, many of them the same: they are added up before there are too many.
+    for first in range(0, len(order), CHUNK):
+        row, col, weight = blend(
+            order[first : first + CHUNK],
+            owner,
+            corner_weights,
+            mesh.nodes,
+            mesh.elements,
+            usable,
+            start,
+            members,
+            *rules,
+        )
+        points, row = np.unique(row, return_inverse=True)
+        part = sparse.coo_matrix((weight, (row, col)), shape=(len(points), n_nodes)).tocsr().tocoo()
+        parts.append((points[part.row], part.col.astype(np.int64), part.data))
+    if not parts:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    return tuple(np.concatenate(values) for values in zip(*parts, strict=True))

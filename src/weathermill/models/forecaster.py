@@ -15,6 +15,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from weathermill.errors import ModelError
+from weathermill.models.constraints import make_constraints
 from weathermill.models.registry import ModelConfig, build_network
 from weathermill.tensors.channels import ChannelTable
 from weathermill.tensors.files import sealed_json, unseal_json, write_atomic, writing
@@ -83,6 +84,7 @@ class Forecaster(nn.Module):
         ratio = (tendency_std / std)[: self.n_prognostic]
         self.register_buffer("static", torch.tensor(static, dtype=torch.float32))
         self.register_buffer("tendency_ratio", torch.tensor(ratio, dtype=torch.float32)[:, None, None], False)
+        self.constraints = make_constraints(self)
         self.network = build_network(
             config,
             in_channels=self.n_dynamic + self.n_static,
@@ -156,9 +158,10 @@ class Forecaster(nn.Module):
         """Apply the network's output to the state that it was made from; see `forward` for shapes."""
         dtype = torch.float64 if state.dtype == torch.float64 else torch.float32
         output = output.to(dtype)
+        before = state[:, : self.n_prognostic].to(dtype)
         if self.config.target == "tendency":
-            return state[:, : self.n_prognostic].to(dtype) + output * self.tendency_ratio.to(dtype)
-        return output
+            output = before + output * self.tendency_ratio.to(dtype)
+        return self.constraints(before, output)
 
     def steps(self, state: Tensor, steps: int, forcings: Tensor | None = None) -> Iterator[Tensor]:
         """Forecast `steps` time steps, one at a time.

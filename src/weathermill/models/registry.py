@@ -23,11 +23,11 @@ class ModelConfig:
     Parameters
     ----------
     name
-        A registered architecture: ``"unet"``.
+        A registered architecture: ``"unet"`` or ``"sfno"``.
     base_channels
-        Channels of the first level; each further level has twice as many.
+        Channels of the U-Net's first level, each further one having twice as many; of all SFNO layers.
     depth
-        Number of pooling levels.
+        Number of pooling levels, or of SFNO blocks.
     boundary
         ``"sphere"``: periodic in longitude, across the pole (shifted by 180 degrees) in latitude.
         ``"zeros"``: zero padding, as in the published baseline.
@@ -40,6 +40,10 @@ class ModelConfig:
         Probability of dropping a channel after each block; 0 switches it off.
     zero_head
         Start from a head of zeros, so that an untrained tendency network is persistence.
+    modes
+        Of spectral networks: total wavenumbers below this are kept; None keeps what the grid resolves.
+    non_negative, conserve_mean, pin_mean
+        Names of variables or channels under a hard constraint, see `weathermill.models.constraints`.
     """
 
     name: str = "unet"
@@ -50,8 +54,14 @@ class ModelConfig:
     target: str = "tendency"
     dropout: float = 0.0
     zero_head: bool = False
+    modes: int | None = None
+    non_negative: tuple[str, ...] = ()
+    conserve_mean: tuple[str, ...] = ()
+    pin_mean: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("non_negative", "conserve_mean", "pin_mean"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for field, value, allowed in (
             ("boundary", self.boundary, BOUNDARIES),
             ("norm", self.norm, NORMS),
@@ -161,4 +171,5 @@ def build_network(
 
 
 def _import_own() -> None:
-    from weathermill.models import unet  # noqa: F401  (registers itself; a module cycle when imported above)
+    # They register themselves; importing them above would be a cycle.
+    from weathermill.models import sfno, unet  # noqa: F401

@@ -110,13 +110,19 @@ def rollout_loss(
         idle = config.push_forward and step + 1 < steps
         with torch.set_grad_enabled(torch.is_grad_enabled() and not idle):
             target = window[:, step + 1, :n]
-            if forecaster.takes_fast_pass(state):
+            fast = forecaster.takes_fast_pass(state)
+            if fast:
+                # The fast pass keeps its images out of autograd's sight, and forgets them itself.
                 forecaster.network.checkpoint_whole = recompute
+            # Constraints act on the whole state, after what the fast pass measures.
+            if fast and not forecaster.constraints:
                 errors, prognostic = advance_and_measure(
                     forecaster, loss, state, target, more=step + 1 < steps
                 )
             else:
-                prognostic = recomputed(forecaster, forecaster, state) if recompute else forecaster(state)
+                prognostic = (
+                    recomputed(forecaster, forecaster, state) if recompute and not fast else forecaster(state)
+                )
                 errors = loss.per_channel(prognostic, target, scale=scale)
         per_channel.append(errors.detach())
         if not idle:

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from weathermill.errors import ModelError
+from weathermill.models.constraints import _areas
+from weathermill.models.forecaster import Forecaster
+from weathermill.models.registry import ModelConfig
+from weathermill.tensors.channels import Channel, ChannelTable
+from weathermill.training.losses import AreaWeightedLoss
+from weathermill.training.rollout import rollout_loss
+
+SHAPE = (9, 16)
+LATITUDE = np.linspace(90, -90, SHAPE[0])
+CHANNELS = ChannelTable(
+    [
+        Channel("temperature_500", "temperature", 500.0),
+        Channel("specific_humidity_500", "specific_humidity", 500.0),
+        Channel("specific_humidity_850", "specific_humidity", 850.0),
+        Channel("surface_pressure", "surface_pressure"),
+        Channel("sun", "sun", role="forcing"),
+    ]
+)
+MEAN = np.array([250.0, 1e-3, 5e-3, 98500.0, 0.0])
+STD = np.array([10.0, 1e-3, 4e-3, 900.0, 1.0])
+
+
+def forecaster(**constraints) -> Forecaster:
+    torch.manual_seed(0)
+    config = ModelConfig(base_channels=8, depth=2, **constraints)
+    model = Forecaster(config, CHANNELS, LATITUDE, np.arange(SHAPE[1]) * 22.5, MEAN, STD, STD * 0.5).double()
+    return model.eval()
+
+
+def state():
+    return torch.randn(2, 5, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def physical(model, prognostic):
+    return prognostic.detach().numpy() * STD[:4, None, None] + MEAN[:4, None, None]
+
+
+def global_mean(fields):
+    weights = _areas(LATITUDE)
+    return (fields * weights[:, None]).mean(axis=(-1, -2)) / weights.mean()
+
+
+def test_areas_of_bands_cover_the_sphere():
+    for latitude in (LATITUDE, np.linspace(88, -88, 45), np.linspace(-89.5, 89.5, 180)):
+        assert abs(_areas(latitude).sum() - 2.0) < 1e-12
+
+
+def test_humidity_is_never_negative_and_other_channels_are_left_alone():
+    free, bound = forecaster(), forecaster(non_negative=("specific_humidity",))
+    with torch.no_grad():
+        unconstrained, constrained = physical(free, free(state())), physical(bound, bound(state()))
+    assert unconstrained[:, 1:3].min() < 0
+    np.testing.assert_array_less(-1e-9, constrained[:, 1:3])
+    np.testing.assert_allclose(constrained[:, 1:3], np.maximum(unconstrained[:, 1:3], 0), atol=1e-9)
+    assert np.array_equal(constrained[:, [0, 3]], unconstrained[:, [0, 3]])
+    expected = np.sqrt(((constrained - unconstrained) ** 2).mean(axis=(0, 2, 3)))
+    corrections = bound.constraints.corrections()
+    assert set(corrections) == {"non_negative/specific_humidity_500", "non_negative/specific_humidity_850"}
+    for i, size in enumerate(corrections.values()):
+        np.testing.assert_allclose(size, expected[i + 1], rtol=1e-4)
+
+
+def test_the_mass_of_the_air_is_conserved_through_a_forecast():
+    free, bound = forecaster(), forecaster(conserve_mean=("surface_pressure",))
+    x = state()
+    before = global_mean(physical(bound, x[:, :4]))[:, 3]
+    with torch.no_grad():
+        drift, kept = (
+            list(m.steps(x, 5, x[:, None, 4:].expand(-1, 4, -1, -1, -1)))[-1] for m in (free, bound)
+        )
+    assert np.abs(global_mean(physical(free, drift))[:, 3] - before).max() > 1.0
+    np.testing.assert_allclose(global_mean(physical(bound, kept))[:, 3], before, rtol=1e-9)
+    assert bound.constraints.corrections()["conserve_mean/surface_pressure"] > 0
+
+
+def test_a_pinned_mean_is_that_of_the_training_period():
+    model = forecaster(pin_mean=("temperature_500",))
+    with torch.no_grad():
+        np.testing.assert_allclose(global_mean(physical(model, model(state())))[:, 0], 250.0, rtol=1e-9)
+
+
+def test_constraints_are_trained_through_and_saved(tmp_path):
+    model = forecaster(conserve_mean=("surface_pressure",), non_negative=("specific_humidity_500",)).train()
+    window = torch.stack([state(), state().roll(1, -1), state().roll(2, -1)], 1)
+    terms = rollout_loss(model, AreaWeightedLoss("mse", _areas(LATITUDE)), window)
+    terms.total.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    loaded = Forecaster.load(model.float().save(tmp_path))
+    assert loaded.config == model.config and len(loaded.constraints.layers) == 2
+    assert not forecaster().constraints
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ModelError, match=r"'humidity'.*specific_humidity"):
+        forecaster(non_negative=("humidity",))
+    with pytest.raises(ModelError, match="sun"):
+        forecaster(pin_mean=("sun",))

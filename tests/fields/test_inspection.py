@@ -10,6 +10,7 @@ from weathermill.errors import WeathermillError
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.findings import Finding
 from weathermill.fields.inspection import inspect
+from weathermill.fields.steps import handle_missing_steps
 
 
 def report_on(source, findings=(), **options):
@@ -116,3 +117,11 @@ def test_the_page_escapes_what_files_say(make_source):
     assert "0 errors, 1 warning." in page
     json.dumps(report.to_dict())
     assert report.to_dict()["warnings"] == 1
+
+
+def test_flags_of_time_alone_are_no_fields(make_source):
+    source = make_source(n_time=8).isel(time=[0, 1, 3, 4, 5, 6, 7])
+    fields = handle_missing_steps(canonicalise([source], variables=["temperature"]), "interpolate")
+    assert "interpolated" in fields
+    report = inspect(fields)
+    assert report.findings == [] and {v.variable for v in report.variables} == {"temperature"}

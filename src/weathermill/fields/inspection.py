@@ -136,8 +136,10 @@ def inspect(
     report.facts["global_attributes"] = {str(k): str(v) for k, v in fields.attrs.items() if k != "sources"}
     _inspect_time(fields, report)
     _inspect_grid(fields, report)
-    for name in fields.data_vars:
-        _inspect_variable(fields[name], report, sample_steps)
+    horizontal = {LATITUDE, LONGITUDE} if LATITUDE in fields.dims else {"y", "x"}
+    for name, variable in fields.data_vars.items():
+        if horizontal <= set(variable.dims):
+            _inspect_variable(fields[name], report, sample_steps)
     report.findings.sort(key=lambda finding: ("error", "warning", "info").index(finding.severity))
     return report
 

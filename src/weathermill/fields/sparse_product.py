@@ -5,9 +5,6 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-# Maps that share one walk through the matrix: indices and weights are read once for all of them.
-_GROUP = 4
-
 
 @numba.njit(cache=True, nogil=True)
 def _missing_aware(indptr, indices, data, base, x, row, minimum_valid, renormalise):  # pragma: no cover
@@ -30,12 +27,17 @@ def _missing_aware(indptr, indices, data, base, x, row, minimum_valid, renormali
 
 @numba.njit(cache=True, nogil=True)
 def _product(indptr, indices, data, base, x, out, minimum_valid, renormalise):  # pragma: no cover - compiled
-    """Fill ``out`` (maps, targets) with the product; see :meth:`SparseOperator.apply`."""
+    """Fill ``out`` (maps, targets) with the product; see :meth:`SparseOperator.apply`.
+
+    Four maps share one walk through the matrix, whose indices and weights are what costs time to read.
+    """
     maps = x.shape[0]
     targets = indptr.shape[0] - 1
-    whole = maps - maps % 4
+    # One map left over is done by itself; two or three fill their group up with the last one again.
+    whole = maps - 1 if maps % 4 == 1 else maps
     for t in range(0, whole, 4):
-        x0, x1, x2, x3 = x[t], x[t + 1], x[t + 2], x[t + 3]
+        t1, t2, t3 = min(t + 1, maps - 1), min(t + 2, maps - 1), min(t + 3, maps - 1)
+        x0, x1, x2, x3 = x[t], x[t1], x[t2], x[t3]
         for row in range(targets):
             a = 0.0
             b = 0.0
@@ -73,9 +75,9 @@ def _product(indptr, indices, data, base, x, out, minimum_valid, renormalise):  
                     else d
                 )
             out[t, row] = a
-            out[t + 1, row] = b
-            out[t + 2, row] = c
-            out[t + 3, row] = d
+            out[t1, row] = b
+            out[t2, row] = c
+            out[t3, row] = d
     for t in range(whole, maps):
         x0 = x[t]
         for row in range(targets):

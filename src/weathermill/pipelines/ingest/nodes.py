@@ -8,7 +8,7 @@ import xarray as xr
 
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.filling import fill_missing
-from weathermill.fields.findings import Finding
+from weathermill.fields.findings import Finding, Held
 from weathermill.fields.inspection import InspectionReport, inspect
 from weathermill.fields.missing import refuse_missing
 from weathermill.fields.opening import OpenedSources
@@ -64,6 +64,8 @@ def ingest_fields(
     Errors of the inspection are refused here; missing values are refused while they are read.
     """
     findings.raise_for_errors()
-    fields = refuse_missing(_canonical(raw, parameters, splits), allow=parameters.allow_missing)
+    # The inspection has told what there is to tell.
+    fields = _canonical(raw, parameters, splits, Held("ingest"))
+    fields = refuse_missing(fields, allow=parameters.allow_missing)
     fields.attrs["sources"] = json.dumps([source.to_dict() for source in raw.descriptions])
     return fields

@@ -127,6 +127,10 @@ class ModelParameters(_Parameters):
     target: Literal["tendency", "state"] = "tendency"
     dropout: float = Field(0.0, ge=0, lt=1)
     zero_head: bool = False
+    modes: int | None = Field(None, ge=1)
+    non_negative: list[str] = []
+    conserve_mean: list[str] = []
+    pin_mean: list[str] = []
 
 
 class StepParameters(_Parameters):

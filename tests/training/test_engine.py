@@ -472,3 +472,18 @@ def test_meter_on_cuda_divides_the_step(store):
     row = run(store, device="cuda", epochs=3, watch_every_steps=2).history[-1]
     assert 0.98 < sum(row[f"{k}_share"] for k in ("waiting", "computing", "optimising")) < 1.02
     assert 0 < row["optimising_share"] < 0.9
+
+
+def test_corrections_of_hard_constraints_are_on_record(store, tmp_path):
+    tracker = RecordingTracker(tmp_path / "run")
+    model = ModelConfig(
+        base_channels=4, depth=1, conserve_mean=("geopotential",), non_negative=["geopotential_850"]
+    )
+    train(store, model, config(epochs=2), None, tracker, progress=False)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    names = {name for row in rows for name in row.get("metrics", row) if str(name).startswith("constraints/")}
+    assert names == {
+        "constraints/conserve_mean/geopotential_500",
+        "constraints/conserve_mean/geopotential_850",
+        "constraints/non_negative/geopotential_850",
+    }

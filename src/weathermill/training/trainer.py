@@ -282,6 +282,9 @@ class Trainer:
         )
         if self.device.type == "cuda":
             shares["memory/peak_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        # How much the hard constraints had to correct, so that nobody takes them for skill.
+        if corrections := self.forecaster.constraints.corrections():
+            self.log.add(self.global_step, {f"constraints/{name}": v for name, v in corrections.items()})
         self.log.add(self.global_step, {"speed/samples_per_second": speed, **shares})
         self.history.append(
             {**row, "seconds": self._epoch_seconds, "samples_per_second": speed, **_short_names(shares)}

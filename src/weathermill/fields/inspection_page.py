@@ -15,7 +15,7 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:.3rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-td.n,th.n{text-align:right}
+td.n,th.n{text-align:right}td.n{white-space:nowrap}
 .tag{display:inline-block;min-width:4.5rem;font-weight:600}
 .error{color:var(--error)}.warning{color:var(--warning)}.info{color:var(--info)}
 .remedy{opacity:.75}.bad{color:var(--error);font-weight:600}

@@ -9,6 +9,7 @@ import xarray as xr
 
 from weathermill.fields.geometry import has_pole_points
 from weathermill.fields.grids import describe_grid
+from weathermill.fields.vocabulary import CONVENTIONS
 from weathermill.fields.weight_making import resolution_ratio
 from weathermill.fields.weights import CONSERVATIVE, RegridWeights, grid_areas
 
@@ -60,7 +61,10 @@ def regrid_report(
     areas = _Areas(weights)
     positions = _sample(source, sample_steps)
     variables = {}
-    for name, after in regridded.data_vars.items():
+    # Stores do not keep the order of variables; a report reads the same each time.
+    order = {name: i for i, name in enumerate(CONVENTIONS)}
+    for name in sorted(map(str, regridded.data_vars), key=lambda n: (order.get(n, len(order)), n)):
+        after = regridded[name]
         before = source.get(str(name))
         if before is None or (not {"latitude", "longitude"} <= set(map(str, after.dims)) and after.ndim < 2):
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
-from weathermill.pipelines import evaluate, forecast, ingest, normalise, regrid, tensors, train
+from weathermill.pipelines import compare, evaluate, forecast, ingest, normalise, regrid, tensors, train
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -20,5 +20,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     }
     prepare = stages["ingest"] + stages["regrid"] + stages["normalise"] + stages["tensors"]
     everything = prepare + stages["train"] + stages["evaluate"] + stages["forecast"]
-    others = {"forecast_batch": forecast.create_batch_pipeline()}
+    others = {
+        "forecast_batch": forecast.create_batch_pipeline(),
+        "compare": compare.create_pipeline(),
+    }
     return {"__default__": everything, "prepare": prepare, **stages, **others}

@@ -147,3 +147,84 @@ def memory(
     click.echo(predict_for(forecaster, batch, step, rollout).table())
     if device_memory is not None:
         click.echo(advise(forecaster, batch, int(device_memory * 2**30), step, rollout).text)
+
+
+@main.command()
+@click.argument("run_a")
+@click.argument("run_b")
+@click.option("--env", "-e", default=None, help="The environment (conf/<env>) whose mlflow.yml to use.")
+@click.option(
+    "--source", default="forecast", show_default=True, help="Which source of the scores to compare."
+)
+@click.option("--region", default="global", show_default=True, help="Region of the printed summary.")
+@click.option(
+    "--level", default=0.95, show_default=True, type=click.FloatRange(0.5, 0.999), help="Of intervals."
+)
+@click.option(
+    "--resamples", default=2000, show_default=True, type=click.IntRange(100), help="Of the bootstrap."
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False),
+    default=None,
+    help="Folder for scorecards, page and table; data/08_reporting/comparisons/<A>..<B> by default.",
+)
+@click.option("--log", is_flag=True, help="Also add them to the artefacts of RUN_B.")
+@_plainly
+def compare(
+    run_a: str,
+    run_b: str,
+    env: str | None,
+    source: str,
+    region: str,
+    level: float,
+    resamples: int,
+    output: str | None,
+    log: bool,
+) -> None:
+    """Say what changed from RUN_A to RUN_B, and whether it is significant: scores paired by initial time.
+
+    Runs are given by their MLflow id, the beginning of it, or their name. The same as a stage of the catalog:
+    kedro run --pipelines=compare --params "compare.runs=RUN_A..RUN_B".
+    """
+    from pathlib import Path
+
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+    from kedro.utils import find_kedro_project
+
+    from weathermill.errors import VerificationError
+    from weathermill.tracking import runs
+    from weathermill.tracking.comparison import compare_runs
+    from weathermill.tracking.settings import tracking_settings
+    from weathermill.verification.summary import comparison_summary
+
+    project = find_kedro_project(Path.cwd())
+    if project is None:
+        raise click.ClickException("this is no folder of a Kedro project")
+    bootstrap_project(project)
+    with KedroSession.create(project, env=env) as session:
+        configuration = session.load_context().config_loader
+    runs.connect(tracking_settings(dict(configuration["mlflow"])), Path(project))
+    comparison = compare_runs(
+        run_a,
+        run_b,
+        source=source,
+        level=level,
+        n_resamples=resamples,
+        seed=configuration["parameters"]["seed"],
+    )
+    regions = comparison.dataset["region"].values.tolist()
+    if region not in regions:
+        raise VerificationError(f"there is no region {region!r}, but {', '.join(regions)}")
+    click.echo(comparison_summary(comparison.dataset, names=comparison.names, region=region))
+    for note in comparison.notes:
+        click.echo(note)
+    after, before = comparison.names
+    folder = (
+        Path(output) if output else Path(project, "data", "08_reporting", "comparisons", f"{before}..{after}")
+    )
+    comparison.write(folder)
+    click.echo(f"Page: {os.path.relpath(folder / 'comparison.html')}")
+    if log:
+        click.echo(f"Logged to run {after}: {comparison.log()}")

@@ -69,8 +69,8 @@ class Overview:
             parameters["start"] = self.time["first"]
         return parameters
 
-    def to_text(self) -> str:
-        """Return a few lines for a terminal, with the parameters as YAML to paste."""
+    def to_text(self, *, with_findings: bool = True) -> str:
+        """Return a few lines for a terminal, then an empty line and the parameters as YAML to paste."""
         lines = [f"{len(self.sources)} source{'s' * (len(self.sources) != 1)}: " + _few(self.sources)]
         if self.time:
             step = self.time["step_seconds"]
@@ -100,7 +100,8 @@ class Overview:
             lines.append(
                 f"  {variable.name:<{width}}  {variable.kind:<8}{units}{levels}{alias}{unknown}{problem}"
             )
-        lines.extend(f"{finding.severity}: {finding.subject}: {finding.message}" for finding in self.findings)
+        if with_findings:
+            lines.extend(f"{f.severity}: {f.subject}: {f.message}" for f in self.findings)
         lines.extend(["", "ingest:", *_yaml(self.parameters())])
         return "\n".join(lines)
 

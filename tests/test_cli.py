@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from weathermill.cli import main
+
+LAYOUTS = Path(__file__).parent / "data" / "layouts"
 
 
 def run(*words):
@@ -42,3 +45,19 @@ def test_a_malformed_grid_is_told():
     result = run("memory", "--grid", "721", "--channels", "9")
     assert result.exit_code == 2
     assert "721x1440" in result.output
+
+
+def test_inspect_says_what_a_file_holds_and_what_to_paste(tmp_path):
+    page = tmp_path / "report.html"
+    result = run("inspect", str(LAYOUTS / "cds_new_pl_realERA5.nc"), "--html", str(page))
+    assert result.exit_code == 0, result.output
+    assert "61 x 120, global, points on the poles" in result.output
+    assert "variables: [geopotential, temperature]" in result.output and "levels: [500, 850]" in result.output
+    assert "Inspection report" in page.read_text()
+
+
+def test_inspect_fails_where_ingest_would(tmp_path):
+    (tmp_path / "page.nc").write_text("<!DOCTYPE html>")
+    result = run("inspect", str(tmp_path / "page.nc"))
+    assert result.exit_code == 1 and "web page" in result.output
+    assert run("inspect", str(tmp_path / "absent.nc")).exit_code == 1

@@ -228,3 +228,31 @@ def compare(
     click.echo(f"Page: {os.path.relpath(folder / 'comparison.html')}")
     if log:
         click.echo(f"Logged to run {after}: {comparison.log()}")
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True)
+@click.option(
+    "--sample", type=click.IntRange(0), default=3, show_default=True, help="Time steps to read; 0 reads none."
+)
+@click.option("--html", type=click.Path(dir_okay=False), default=None, help="Also write a page to this file.")
+@_plainly
+def inspect(sources: tuple[str, ...], sample: int, html: str | None) -> None:
+    """Say what SOURCES (files, globs, stores, URLs) hold, what is wrong, and the parameters that ingest them.
+
+    Exits with 1 where something would stop the ingest stage.
+    """
+    from pathlib import Path
+
+    from weathermill.fields.inspection import InspectionReport
+    from weathermill.fields.looking import look_at
+
+    look = look_at(list(sources), sample_steps=sample)
+    click.echo(look.to_text())
+    if html:
+        report = look.report or InspectionReport()
+        report.findings = look.findings
+        Path(html).write_text(report.to_html(), encoding="utf-8")
+        click.echo(f"Page: {html}")
+    if look.errors:
+        sys.exit(1)

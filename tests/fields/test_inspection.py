@@ -107,6 +107,14 @@ def test_only_a_sample_is_read(make_source):
     assert every.variables[0].missing_share == pytest.approx(1 / 50)
 
 
+def test_large_steps_make_a_small_sample(monkeypatch, make_source):
+    monkeypatch.setattr("weathermill.fields.inspection.SAMPLE_BYTES", 3 * 2 * 9 * 16 * 4)
+    source = make_source(n_time=50)
+    source["t"][[0, 49]] = np.nan
+    report = report_on(source, sample_steps=50)
+    assert report.variables[0].missing_share == pytest.approx(2 / 3)
+
+
 def test_the_page_escapes_what_files_say(make_source):
     source = make_source().assign_attrs(title="<script>alert(1)</script>")
     finding = Finding("warning", "<b>t</b>", "odd <i>units</i>", "do & see")

@@ -19,6 +19,9 @@ from weathermill.fields.vocabulary import CONVENTIONS, convention_for, split_fla
 #: Time steps that are read: evenly spaced, the first and the last among them.
 SAMPLE_STEPS = 6
 
+#: Fewer steps are read where all variables of one step are large, though never fewer than two.
+SAMPLE_BYTES = 2**30
+
 # Variables that have no value over land, or over sea, by their nature.
 _MASKED = ("sea_surface_temperature", "sea_ice_cover")
 
@@ -123,7 +126,7 @@ def inspect(
     findings
         What was noticed on the way here, to be reported too.
     sample_steps
-        How many time steps to read.
+        How many time steps to read, as long as they are no more than ``SAMPLE_BYTES``.
 
     Returns
     -------
@@ -136,6 +139,9 @@ def inspect(
     report.facts["global_attributes"] = {str(k): str(v) for k, v in fields.attrs.items() if k != "sources"}
     _inspect_time(fields, report)
     _inspect_grid(fields, report)
+    per_step = sum(v.nbytes / v.sizes[TIME] for v in fields.data_vars.values() if TIME in v.dims)
+    if per_step:
+        sample_steps = max(2, min(sample_steps, int(SAMPLE_BYTES // per_step)))
     horizontal = {LATITUDE, LONGITUDE} if LATITUDE in fields.dims else {"y", "x"}
     for name, variable in fields.data_vars.items():
         if horizontal <= set(variable.dims):

@@ -367,6 +367,20 @@ def test_a_source_coarser_than_the_target_is_told(source):
     assert any("2 times coarser" in f.message for f in findings)
 
 
+def test_targets_outside_the_source_are_told_or_refused():
+    region = named_grid({"latitude": [60, 30], "longitude": [0, 40], "step": 5})
+    findings = []
+    wider = named_grid({"latitude": [70, 20], "longitude": [350, 50], "step": 5})
+    weights = make_weights(region, wider, "bilinear", findings=findings)
+    outside = int((~weights.mapped()).sum())
+    assert outside > 50
+    assert any(f"{outside} of {weights.n_target} target points lie outside" in f.message for f in findings)
+    with pytest.raises(GridError, match="no target point lies within"):
+        make_weights(
+            region, named_grid({"latitude": [-30, -60], "longitude": [100, 140], "step": 5}), "bilinear"
+        )
+
+
 def test_subsampling_and_aliasing_are_told():
     findings = []
     make_weights(named_grid("37x72_poles"), named_grid("19x36_poles"), "bilinear", findings=findings)

@@ -159,6 +159,22 @@ def _unit_vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
 
 def _judge(weights: RegridWeights, findings: MutableSequence[Finding] | None) -> None:
     """Tell what a user should know of these weights: no detail made, detail aliased, coasts diluted."""
+    mapped = weights.mapped()
+    if not mapped.any():
+        raise GridError(
+            "no target point lies within the source grid"
+            + (", as far as the mask leaves it" if weights.mask is not None else ""),
+            remedy="Choose a target that overlaps the source.",
+        )
+    if not mapped.all():
+        tell(
+            findings,
+            "warning",
+            "regridding",
+            f"{int((~mapped).sum())} of {mapped.size} target points lie outside the source grid"
+            f"{' or its mask' if weights.mask is not None else ''}, and have no value",
+            "Choose a smaller target, or one of the nearest methods.",
+        )
     ratio = resolution_ratio(weights)
     if ratio is not None and ratio < 0.95:
         tell(

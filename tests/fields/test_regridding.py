@@ -149,6 +149,27 @@ def test_results_do_not_heed_wrap_or_order_of_the_source(smooth_field, target):
             assert np.allclose(out, reference, atol=1e-11), method
 
 
+@pytest.mark.parametrize("method", ["bilinear", "conservative", "nearest_s2d"])
+def test_weights_do_not_change_when_both_grids_turn_about_the_axis(method):
+    source, target = named_grid("10x20_cells"), named_grid({"name": "7x12_poles", "longitude_start": 1.25})
+    reference = make_weights(source, target, method)
+    for turn in (17.25, 180.0):
+        grids = [
+            build_grid(
+                grid.latitude.values,
+                grid.longitude.values + turn,
+                longitude_bounds=grid_corners(grid)[1] + turn,
+            )
+            for grid in (source, target)
+        ]
+        turned = make_weights(*grids, method)
+        a, b = (
+            scipy.sparse.csr_matrix((w.s, (w.row - 1, w.col - 1)), shape=(w.n_target, w.n_source))
+            for w in (reference, turned)
+        )
+        assert abs(a - b).max() < 1e-12
+
+
 def test_periodicity_comes_from_the_coordinates(source, smooth_field):
     between = build_grid(np.array([20.0, 10.0]), np.array([354.375 + 1.0, 354.375 + 4.0]))
     weights = make_weights(source, between, "bilinear")
@@ -374,7 +395,10 @@ def test_targets_outside_the_source_are_told_or_refused():
     weights = make_weights(region, wider, "bilinear", findings=findings)
     outside = int((~weights.mapped()).sum())
     assert outside > 50
-    assert any(f"{outside} of {weights.n_target} target points lie outside" in f.message for f in findings)
+    assert any(
+        f"{outside} of {weights.n_target} target points get no value: they lie outside" in f.message
+        for f in findings
+    )
     with pytest.raises(GridError, match="no target point lies within"):
         make_weights(
             region, named_grid({"latitude": [-30, -60], "longitude": [100, 140], "step": 5}), "bilinear"

@@ -167,13 +167,17 @@ def _judge(weights: RegridWeights, findings: MutableSequence[Finding] | None) ->
             remedy="Choose a target that overlaps the source.",
         )
     if not mapped.all():
+        reason = "they lie outside the source grid"
+        if weights.method == "nearest_d2s":
+            reason = "they are nearest to no source point"
+        elif weights.mask is not None:
+            reason += " or where it is masked"
         tell(
             findings,
             "warning",
             "regridding",
-            f"{int((~mapped).sum())} of {mapped.size} target points lie outside the source grid"
-            f"{' or its mask' if weights.mask is not None else ''}, and have no value",
-            "Choose a smaller target, or one of the nearest methods.",
+            f"{int((~mapped).sum())} of {mapped.size} target points get no value: {reason}",
+            "Choose a smaller or coarser target, or the method nearest_s2d.",
         )
     ratio = resolution_ratio(weights)
     if ratio is not None and ratio < 0.95:

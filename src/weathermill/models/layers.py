@@ -91,7 +91,9 @@ def batch_norm_after_bias(x: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tens
     shift = norm.bias + 0.0 * bias
     y = F.batch_norm(x, mean, norm.running_var, norm.weight, shift, True, norm.momentum, norm.eps)
     with torch.no_grad():
-        norm.running_mean.copy_(mean + bias)
+        # Not when recomputing: taking the bias away and adding it again need not give the same bits.
+        if norm.momentum:
+            norm.running_mean.copy_(mean + bias)
         norm.num_batches_tracked.add_(1)
     return y
 

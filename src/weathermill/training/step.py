@@ -44,7 +44,7 @@ class StepConfig:
         master weights, statistics and loss in float32; fp16 with a dynamic loss scale). bf16 on CUDA, fp32
         elsewhere.
     compile
-        ``torch.compile`` the forecast and its loss.
+        ``torch.compile`` the forecast and its loss, where the network has no fast pass of its own.
     cuda_graph
         Capture the whole step, optimiser included. On with CUDA.
     channels_last
@@ -168,7 +168,9 @@ class TrainingStep:
         scaled = self.config.precision == "fp16"
         self._scale = torch.tensor(self.config.loss_scale, device=self.device) if scaled else None
         self._scale_age = torch.zeros((), dtype=torch.int32, device=self.device) if scaled else None
-        self._terms = torch.compile(rollout_loss, dynamic=False) if self.config.compile else rollout_loss
+        # The fast pass is compiled already: there is nothing in it for torch.compile.
+        compiled = self.config.compile and not self.forecaster.takes_fast_pass(self.forecaster.static)
+        self._terms = torch.compile(rollout_loss, dynamic=False) if compiled else rollout_loss
         self._graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Tensor, StepResult]] = {}
         self._pool = None
 

@@ -67,6 +67,7 @@ def main() -> None:
                 "error": ledger.total / measured.total - 1.0,
                 "workspace_mib": ledger.parts["workspace"] / 2**20,
                 "fragmentation_mib": measured.fragmentation / 2**20,
+                "context_mib": measured.context / 2**20,
             }
         emit(record)
 

@@ -82,7 +82,8 @@ COLUMNS = {
         "case", "grid", "batch", "samples_per_second", "waiting_share", "copying_share", "first_epoch_s", "store_gib",
     ),
     "ledger": (
-        "grid", "batch", "rollout", "recompute", "precision", "predicted_mib", "measured_mib", "error", "largest_batch",
+        "grid", "batch", "rollout", "recompute", "precision", "predicted_mib", "measured_mib", "error", "fragmentation_mib",
+        "context_mib", "largest_batch",
     ),
     "checkpoint": ("mib", "loop_waits_ms", "on_disk_after_ms", "verify_and_read_ms"),
     "feed": (

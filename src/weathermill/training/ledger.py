@@ -96,9 +96,11 @@ def measure(
         peak += predicted.parts["window"] // 2 + CUBLAS_WORKSPACE
     reserved = torch.cuda.memory_reserved(device)
     fragmentation = max(0, reserved - torch.cuda.max_memory_allocated(device))
+    free, there = torch.cuda.mem_get_info(device)
+    context = max(0, there - free - reserved)
     torch.cuda.empty_cache()
     parts = {**predicted.parts, "unexplained": peak - predicted.total}
-    return Ledger(parts, fragmentation, batch, predicted.grid, rollout, measured=True)
+    return Ledger(parts, fragmentation, batch, predicted.grid, rollout, measured=True, context=context)
 
 
 def largest_batch(

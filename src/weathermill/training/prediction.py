@@ -30,7 +30,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CUBLAS_WORKSPACE = 32 * 2**20
 # Share of the images that the allocator loses to rounding and holes; measured, see docs/performance.md.
 FRAGMENTATION = 0.15
-# What the CUDA context and loaded kernels take outside torch's allocator.
+# What the CUDA context and loaded kernels take outside torch's allocator: an allowance; `measure` reads the true one.
 CONTEXT_BYTES = 600 * 2**20
 
 
@@ -45,10 +45,12 @@ class Ledger:
         and so on for each block and rollout step, images of the backward pass.
     fragmentation
         Bytes that the allocator holds beyond these.
-    measured
-        Whether the total was measured on a device.
     batch, grid, rollout
         What it is for.
+    measured
+        Whether the total was measured on a device.
+    context
+        Bytes that the CUDA context takes outside torch's allocator.
     """
 
     parts: Mapping[str, int]
@@ -57,6 +59,7 @@ class Ledger:
     grid: tuple[int, int]
     rollout: int
     measured: bool = False
+    context: int = CONTEXT_BYTES
 
     @property
     def total(self) -> int:
@@ -66,7 +69,7 @@ class Ledger:
     @property
     def reserved(self) -> int:
         """Bytes that the device must have free for it, fragmentation and the CUDA context included."""
-        return self.total + self.fragmentation + CONTEXT_BYTES
+        return self.total + self.fragmentation + self.context
 
     def summary(self) -> dict[str, int]:
         """Bytes of the kinds of parts: activations of all blocks and steps are one kind."""
@@ -82,7 +85,7 @@ class Ledger:
         rows += [
             ("total", self.total),
             ("fragmentation", self.fragmentation),
-            ("CUDA context", CONTEXT_BYTES),
+            ("CUDA context", self.context),
             ("needed on the device", self.reserved),
         ]
         width = max(len(name) for name, _ in rows)
@@ -103,6 +106,7 @@ class Ledger:
             "parts": dict(self.parts),
             "total": self.total,
             "fragmentation": self.fragmentation,
+            "context": self.context,
             "reserved": self.reserved,
         }
 

@@ -151,7 +151,9 @@ def test_results_do_not_heed_wrap_or_order_of_the_source(smooth_field, target):
 
 @pytest.mark.parametrize("method", ["bilinear", "conservative", "nearest_s2d"])
 def test_weights_do_not_change_when_both_grids_turn_about_the_axis(method):
-    source, target = named_grid("10x20_cells"), named_grid({"name": "7x12_poles", "longitude_start": 1.25})
+    # A point on a pole is equally near to a whole row, where rounding decides.
+    name = "6x12_cells" if method == "nearest_s2d" else "7x12_poles"
+    source, target = named_grid("10x20_cells"), named_grid({"name": name, "longitude_start": 1.25})
     reference = make_weights(source, target, method)
     for turn in (17.25, 180.0):
         grids = [

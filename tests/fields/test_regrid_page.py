@@ -13,7 +13,7 @@ from weathermill.errors import GridError, ParameterError
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.grids import named_grid
 from weathermill.fields.regrid_page import judge_regrid_report, render_regrid_report, require_thresholds
-from weathermill.fields.regridding import apply_weights, make_weights, regrid_report
+from weathermill.fields.regridding import RegridWeights, apply_weights, make_weights, regrid_report
 
 
 @pytest.fixture
@@ -35,6 +35,15 @@ def test_the_page_has_maps_numbers_and_provenance(regridded):
     assert report["weights_key"] in page and report["provider"] in page
     assert "temperature, 500 hPa, 2024-06-03T" in page or "temperature, 700 hPa, 2024-06-0" in page
     assert "19 x 36 to 16 x 30" in page
+
+
+def test_what_was_said_of_the_weights_is_shown_again(ecmwf_path):
+    fields = canonicalise([xr.open_dataset(ecmwf_path)], variables=["temperature"])
+    made = make_weights(fields, named_grid("38x72_cells"), "bilinear")
+    weights = RegridWeights.from_dataset(made.to_dataset())
+    report = regrid_report(fields, after := apply_weights(fields, weights), weights)
+    page = render_regrid_report(report, fields, after, maps=0)
+    assert "times coarser than the target" in page and report["findings"][0]["severity"] == "warning"
 
 
 def test_what_fields_say_is_escaped(regridded):

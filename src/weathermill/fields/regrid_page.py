@@ -136,7 +136,7 @@ def render_regrid_report(
     source, regridded
         The fields before and after; one time step of each variable that is drawn is read.
     findings
-        To be shown.
+        To be shown beside those of the report.
     maps
         How many variables to draw.
     """
@@ -165,7 +165,7 @@ def render_regrid_report(
     return templates.from_string(_TEMPLATE).render(
         style=STYLE,
         summary=summary,
-        findings=findings,
+        findings=[*(Finding(**entry) for entry in report.get("findings", [])), *findings],
         facts=facts,
         steps=len(report["sampled_steps"]),
         variables=list(report["variables"].items()),

@@ -38,7 +38,7 @@ def regrid_report(
     Returns
     -------
     dict
-        JSON-able. ``variables`` holds by name, over the sample and all levels:
+        JSON-able. ``findings`` is what there was to say of the weights; ``variables`` holds by name, over the sample and all levels:
 
         ``area_integral_error``
             the largest difference of the area integrals with exact cell areas, relative to the integral of
@@ -81,6 +81,7 @@ def regrid_report(
         "unmapped_points": int((~weights.mapped()).sum()),
         "effective_resolution_ratio": resolution_ratio(weights),
         "seconds_weights": weights.attrs.get("seconds"),
+        "findings": list(weights.attrs.get("findings", [])),
         "sampled_steps": [int(i) for i in positions],
         "largest_area_integral_error": _largest(variables, "area_integral_error"),
         "largest_conservation_error": _largest(variables, "conservation_error"),

@@ -114,7 +114,12 @@ def make_weights(
         provider,
         seconds,
     )
-    _judge(weights, findings)
+    told: list[Finding] = []
+    _judge(weights, told)
+    # Weights are kept and reused: what is to be said of them stays with them.
+    weights.attrs["findings"] = [finding.to_dict() for finding in told]
+    if findings is not None:
+        findings.extend(told)
     return weights
 
 

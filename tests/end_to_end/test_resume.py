@@ -38,7 +38,7 @@ def wait_for_checkpoint(project, process, timeout=120):
     folder = project.file("06_models", "sample", "checkpoints")
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline and process.poll() is None:
-        if list(folder.glob("??????-step-*")):
+        if any(path.suffix != ".partial" for path in folder.glob("??????-step-*")):
             return
         time.sleep(0.05)
     raise AssertionError(

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from weathermill.errors import GridError, ParameterError
 from weathermill.fields.findings import Finding
@@ -200,6 +198,10 @@ def _title(name: str, field: xr.DataArray) -> str:
 
 def _picture(name: str, before: xr.DataArray, after: xr.DataArray) -> str:
     """Return two maps side by side on one scale of colours, as base64 of a PNG."""
+    # Half a second to import, which every command would pay.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     finite = np.concatenate([values[np.isfinite(values)] for values in (before.values, after.values)])
     low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
     signed = low < 0 < high and -low > 0.2 * high and high > 0.2 * -low

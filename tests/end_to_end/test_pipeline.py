@@ -158,7 +158,7 @@ def test_the_logged_model_takes_physical_units(finished, run):
     catalog = finished.catalog()
     store, forecaster = catalog.load("tensors"), catalog.load("model")
     state = store.physical(3, 4)
-    out = model.predict(state, params={"steps": 2})
+    out = model.predict(state, params={"steps": 2})["forecast"]
     assert out.shape == (1, 2, len(CHANNELS), 15, 30)
     expected = np.stack(list(forecaster.rollout_physical(state, 2)), axis=1)
     np.testing.assert_allclose(out, expected, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Logging a trained network as an MLflow model."""
+"""Logging a trained network as an MLflow model, and registering it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,68 @@ import numpy as np
 from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
+from weathermill.models.forecaster import read_metadata
+
 logger = logging.getLogger(__name__)
 
 EXAMPLE_BYTES = 2 * 2**20
 
 
-def signature(n_input: int, n_output: int, grid_shape: tuple[int, int]) -> ModelSignature:
-    """What the model takes and gives: states and forecasts in physical units, float32."""
+def signature(n_output: int, grid_shape: tuple[int, int]) -> ModelSignature:
+    """What the model takes and gives: states and forecasts in physical units, float32.
+
+    The sizes of the input are left open, because the model's own message on what does not fit says more than MLflow's.
+    """
     height, width = grid_shape
+    text, number = np.dtype("str"), np.dtype("float64")
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, n_input, height, width))]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1, n_output, height, width))]),
-        params=ParamSchema([ParamSpec("steps", "long", 1)]),
+        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1, -1, -1))]),
+        outputs=Schema(
+            [
+                TensorSpec(np.dtype("float32"), (-1, -1, n_output, height, width), "forecast"),
+                TensorSpec(number, (-1,), "lead_time_hours"),
+                TensorSpec(text, (n_output,), "channel"),
+                TensorSpec(text, (n_output,), "units"),
+                TensorSpec(number, (height,), "latitude"),
+                TensorSpec(number, (width,), "longitude"),
+            ]
+        ),
+        params=ParamSchema(
+            [
+                ParamSpec("steps", "long", 0),
+                ParamSpec("lead_time_hours", "double", 0.0),
+                ParamSpec("channel", "string", [], (-1,)),
+                ParamSpec("units", "string", [], (-1,)),
+                ParamSpec("latitude", "double", [], (-1,)),
+                ParamSpec("longitude", "double", [], (-1,)),
+            ]
+        ),
     )
 
 
+def describe(folder: Path) -> dict[str, Any]:
+    """What a caller must know of a saved network: channels, units, grid and time step."""
+    saved = read_metadata(folder)
+    dynamic = [c for c in saved["channels"] if c["role"] != "static"]
+    return {
+        "channel": [c["name"] for c in dynamic],
+        "units": [c["units"] for c in dynamic],
+        "latitude": saved["latitude"],
+        "longitude": saved["longitude"],
+        "time_step_hours": saved["time_step"] / 3600,
+    }
+
+
 def log_model(
-    folder: Path, *, n_input: int, n_output: int, grid_shape: tuple[int, int], example: Any = None
-) -> None:
+    folder: Path,
+    *,
+    n_input: int,
+    n_output: int,
+    grid_shape: tuple[int, int],
+    example: Any = None,
+    registered_model_name: str | None = None,
+    alias: str | None = None,
+) -> str:
     """Log the network saved in ``folder`` to the active run, loadable with ``mlflow.pyfunc.load_model``.
 
     Parameters
@@ -43,16 +87,54 @@ def log_model(
     example
         One state (1, channel, latitude, longitude) in physical units; left out when it is larger than 2 MB,
         because MLflow keeps examples as JSON text.
+    registered_model_name, alias
+        As what the model is registered, and the alias that then points to it; null does not register it.
+
+    Returns
+    -------
+    str
+        The model's URI.
     """
     names = ("torch", "numpy", "safetensors", "mlflow")
     requirements = [f"{name}=={metadata.version(name).split('+')[0]}" for name in names]
-    if example is not None and example.nbytes > EXAMPLE_BYTES:
+    if example is not None and (example.nbytes > EXAMPLE_BYTES or example.shape[1] != n_input):
         example = None
-    mlflow.pyfunc.log_model(
+    logged = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(Path(__file__).with_name("pyfunc_model.py")),
         artifacts={"forecaster": str(folder)},
-        signature=signature(n_input, n_output, grid_shape),
+        signature=signature(n_output, grid_shape),
         input_example=example,
+        metadata=describe(folder),
         pip_requirements=[*requirements, f"weathermill=={metadata.version('weathermill')}"],
     )
+    if registered_model_name is not None:
+        register(logged.model_uri, registered_model_name, alias)
+    return logged.model_uri
+
+
+def register(model_uri: str, name: str, alias: str | None = None) -> str | None:
+    """Register a logged model as the newest version of ``name`` and point an alias to it.
+
+    A registry that is not there, or refuses, is told and loses nothing: the model itself is logged.
+
+    Returns
+    -------
+    str or None
+        The version.
+    """
+    client = mlflow.MlflowClient()
+    try:
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(
+                name, description="Forecast networks, one version for each training."
+            )
+        version = mlflow.register_model(model_uri, name).version
+        if alias is not None:
+            client.set_registered_model_alias(name, alias, version)
+    except Exception as error:
+        logger.warning("The model is logged, but MLflow did not register it as %s: %s", name, error)
+        return None
+    where = f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"
+    logger.info("Registered as version %s of %s: %s", version, name, where)
+    return str(version)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import mlflow
-import numpy as np
+from mlflow.exceptions import MlflowException
 
+from weathermill.errors import WeathermillError
+from weathermill.forecasting.requests import answer
 from weathermill.models.forecaster import Forecaster
 from weathermill.training.engine import choose_device
 
@@ -17,9 +19,11 @@ from weathermill.training.engine import choose_device
 class ForecastModel(mlflow.pyfunc.PythonModel):
     """Autoregressive forecasts in physical units.
 
-    The input is an array (n, channel, latitude, longitude) of states, channels and grid as the model's
-    ``forecaster/model.json`` lists them; the parameter ``steps`` says how many steps to go. The output is an array
-    (n, steps, prognostic channel, latitude, longitude), float32.
+    The input is an array (n, channel, latitude, longitude) of states. The parameters ``channel``, ``units``,
+    ``latitude`` and ``longitude`` are its coordinates; without them it is in the order and on the grid of the network,
+    which the model's metadata list. ``steps`` or ``lead_time_hours`` say how far to go. The output is a mapping:
+    ``forecast`` (n, lead, channel, latitude, longitude), float32, with ``lead_time_hours``, ``channel``, ``units``,
+    ``latitude`` and ``longitude``.
     """
 
     def load_context(self, context: Any) -> None:
@@ -28,12 +32,19 @@ class ForecastModel(mlflow.pyfunc.PythonModel):
 
     # Without type hints: MLflow would take them for a signature of its own, which is given when the model is logged.
     def predict(self, context, model_input, params=None):
-        """Forecast from every state of ``model_input``."""
-        steps = int((params or {}).get("steps", 1))
+        """Forecast from every state of ``model_input``.
+
+        Raises
+        ------
+        MlflowException
+            With what does not fit; a server answers it with status 400.
+        """
         if isinstance(model_input, dict):
             (model_input,) = model_input.values()
-        states = np.asarray(model_input, dtype=np.float32)
-        return np.stack(list(self.forecaster.rollout_physical(states, steps)), axis=1)
+        try:
+            return answer(self.forecaster, model_input, **(params or {}))
+        except WeathermillError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
 mlflow.models.set_model(ForecastModel())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from weathermill.errors import ParameterError
 
@@ -31,6 +32,10 @@ class TrackingSettings(BaseModel):
         Catalog entries that are logged as inputs with their digest.
     model
         The catalog entry that is logged as the run's model.
+    registered_model_name
+        As what each run's model is registered; null leaves the registry alone.
+    alias
+        The alias that points to the newest version; null sets none.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -43,6 +48,16 @@ class TrackingSettings(BaseModel):
     metrics: list[str] = []
     lineage: list[str] = []
     model: str | None = "model"
+    registered_model_name: str | None = "weathermill"
+    alias: str | None = "newest"
+
+    @field_validator("alias")
+    @classmethod
+    def _may_be_an_alias(cls, value: str | None) -> str | None:
+        # MLflow keeps these for itself, and would refuse only after the training.
+        if value is not None and (value.lower() == "latest" or re.fullmatch(r"v\d+", value, re.IGNORECASE)):
+            raise ValueError(f"MLflow does not allow {value!r} as an alias; choose another, such as 'newest'")
+        return value
 
     def resolved_uri(self, project: Path) -> str:
         """The tracking URI with a relative SQLite path made absolute against ``project``."""

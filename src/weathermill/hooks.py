@@ -184,7 +184,13 @@ class MLflowHook:
         if dataset_name == self._settings.model and isinstance(dataset, ForecasterDataset):
             example = dataset.input_example()
             try:
-                model.log_model(dataset.path, **dataset.shapes(), example=example)
+                model.log_model(
+                    dataset.path,
+                    **dataset.shapes(),
+                    example=example,
+                    registered_model_name=self._settings.registered_model_name,
+                    alias=self._settings.alias,
+                )
             except Exception as error:
                 logger.warning("MLflow did not take the model: %s", error)
 

@@ -13,7 +13,7 @@ from weathermill.fields.findings import Finding, tell
 from weathermill.fields.layout import UNDECLARED_FILL
 from weathermill.fields.recognition import Offer
 from weathermill.fields.units import linear_conversion
-from weathermill.fields.vocabulary import CONVENTIONS, STANDARD_GRAVITY, convention_for, split_flat_name
+from weathermill.fields.vocabulary import CONVENTIONS, STANDARD_GRAVITY, convention_for
 
 #: Variable -> (another that is the same but for a factor, that factor).
 EQUIVALENTS = {
@@ -171,9 +171,3 @@ def standard_height(pressure: float) -> float:
     if pressure >= 226.32:
         return 44330.77 * (1.0 - (pressure / 1013.25) ** 0.190263)
     return 11000.0 + 6341.62 * np.log(226.32 / pressure)
-
-
-def flat_levels(name: str) -> list[float] | None:
-    """Return the one level of a flat name as a list, or None."""
-    parts = split_flat_name(name)
-    return None if parts is None else [parts[1]]

@@ -11,7 +11,7 @@ from weathermill.fields.geometry import has_pole_points
 from weathermill.fields.grids import describe_grid
 from weathermill.fields.vocabulary import CONVENTIONS
 from weathermill.fields.weight_making import resolution_ratio
-from weathermill.fields.weights import CONSERVATIVE, RegridWeights, grid_areas
+from weathermill.fields.weights import RegridWeights, grid_areas
 
 #: Time steps that are looked at: evenly spaced, the first and last among them.
 SAMPLE_STEPS = 8
@@ -194,8 +194,3 @@ def _variance(values: np.ndarray, areas: np.ndarray) -> float:
     weight = areas[valid] / areas[valid].sum()
     mean = values[valid] @ weight
     return float(((values[valid] - mean) ** 2) @ weight)
-
-
-def is_conservative(weights: RegridWeights) -> bool:
-    """Return whether the method keeps area integrals."""
-    return weights.method in CONSERVATIVE

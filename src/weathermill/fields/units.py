@@ -110,11 +110,3 @@ def linear_conversion(units: str, target: str) -> tuple[float, float]:
     base = 1.0e6
     scale = (float(registry.Quantity(base, source).to(goal).magnitude) - at_zero) / base
     return float(f"{scale:.15g}") * factor, at_zero * factor
-
-
-def same_units(units: str, target: str) -> bool:
-    """Return whether two unit strings mean exactly the same."""
-    try:
-        return linear_conversion(units, target) == (1.0, 0.0)
-    except UnitsError:
-        return False

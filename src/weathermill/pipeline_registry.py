@@ -23,5 +23,6 @@ def register_pipelines() -> dict[str, Pipeline]:
     others = {
         "forecast_batch": forecast.create_batch_pipeline(),
         "compare": compare.create_pipeline(),
+        "weatherbench1": evaluate.create_weatherbench1_pipeline(),
     }
     return {"__default__": everything, "prepare": prepare, **stages, **others}

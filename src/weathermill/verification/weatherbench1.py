@@ -8,19 +8,22 @@ weeks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
+import jinja2
 import numpy as np
 import pandas as pd
 
 from weathermill.errors import SplitError
 from weathermill.verification import times as clock
 from weathermill.verification.baselines import MEAN, WEEKLY, climatology
+from weathermill.verification.labels import number, short_name
 from weathermill.verification.regions import GLOBAL
 from weathermill.verification.scores import ScoreAccumulator
 
-#: RMSE at 3 and 5 days, as published.
+#: RMSE at 3 and 5 days, as published (persistence's T850 at 3 days is 4.23 K in the paper and on its leader board).
 PUBLISHED = {
     ("persistence", "geopotential_500"): (936.0, 1033.0),
     ("persistence", "temperature_850"): (4.23, 4.56),
@@ -30,6 +33,11 @@ PUBLISHED = {
     ("weekly climatology", "temperature_850"): (3.50, 3.50),
 }
 LEADS_HOURS = (72.0, 120.0)
+CHANNELS = ("geopotential_500", "temperature_850")
+#: What the published rows were computed from.
+PUBLISHED_GRID, PUBLISHED_STEP_HOURS = (32, 64), 1.0
+PUBLISHED_CLIMATOLOGY, PUBLISHED_TEST = (1979, 2016), (2017, 2018)
+_ORDER = ("persistence", "climatology", "weekly climatology")
 
 
 def cosine_weights(latitude: np.ndarray) -> np.ndarray:
@@ -120,6 +128,103 @@ def baseline_table(
         records += _records(accumulator.result(by_init=False), channels, [float(lead)])
     frame = pd.DataFrame.from_records(records)
     return frame.sort_values(["channel", "baseline", "lead_time_h"], ignore_index=True)
+
+
+def departures(
+    grid_shape: tuple[int, int],
+    step_hours: float,
+    training_times: Any,
+    test_times: Any,
+    *,
+    simulated: bool = False,
+) -> list[str]:
+    """Say in what the data differ from those of the published table; nothing where they do not.
+
+    Parameters
+    ----------
+    grid_shape
+        (latitude, longitude).
+    step_hours
+        Between states.
+    training_times, test_times
+        Times of the states that climatologies are of, and of those that are verified.
+    simulated
+        Whether the data are a simulation.
+    """
+    notes = []
+    if simulated:
+        notes.append("The data are simulated: the published numbers are of ERA5 and say nothing about them.")
+    if tuple(grid_shape) != PUBLISHED_GRID:
+        notes.append(
+            f"The grid is {grid_shape[0]} x {grid_shape[1]}, not {PUBLISHED_GRID[0]} x {PUBLISHED_GRID[1]}."
+        )
+    if step_hours != PUBLISHED_STEP_HOURS:
+        notes.append(f"States are {step_hours:g} h apart, not {PUBLISHED_STEP_HOURS:g} h.")
+    for name, times, years in (
+        ("Climatologies are", training_times, PUBLISHED_CLIMATOLOGY),
+        ("Verification is", test_times, PUBLISHED_TEST),
+    ):
+        keys = sorted(clock.time_key(time) for time in clock.as_times(times))
+        first, last = keys[0][:10], keys[-1][:10]
+        if (first, last) != (f"{years[0]}-01-01", f"{years[1]}-12-31"):
+            notes.append(f"{name} of {first} to {last}, not of {years[0]} to {years[1]}.")
+    return notes
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table as printed: a row per channel, baseline and lead time; one for all leads where they are equal."""
+    rows = []
+    for channel in table["channel"].unique():
+        for baseline in _ORDER:
+            here = table[(table.channel == channel) & (table.baseline == baseline)].sort_values("lead_time_h")
+            fixed = baseline != "persistence"
+            for record in here.head(1 if fixed else len(here)).to_dict("records"):
+                published = record["published"]
+                rows.append(
+                    {
+                        "channel": short_name(channel),
+                        "baseline": baseline,
+                        "lead": "all" if fixed else f"{record['lead_time_h'] / 24:g} days",
+                        "rmse": number(record["rmse"]),
+                        "published": number(published) if np.isfinite(published) else "-",
+                        "difference": f"{100 * (record['rmse'] / published - 1):+.1f} %"
+                        if np.isfinite(published)
+                        else "-",
+                        "mean_of_roots": number(record["rmse_mean_of_roots"]),
+                        "n": record["n"],
+                    }
+                )
+    return rows
+
+
+def baseline_text(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """Lay the rows beside the published ones, in plain text."""
+    lines = [f"{'':<5} {'':<18} {'lead':>7} {'RMSE':>9} {'published':>10} {'difference':>11}"]
+    for row in _rows(table):
+        lines.append(
+            f"{row['channel']:<5} {row['baseline']:<18} {row['lead']:>7} {row['rmse']:>9} {row['published']:>10}"
+            f" {row['difference']:>11}"
+        )
+    return "\n".join(["Baselines of WeatherBench 1 (m2 s-2 and K):", *lines, *notes])
+
+
+def baseline_page(table: pd.DataFrame, notes: Sequence[str], facts: Mapping[str, Any]) -> str:
+    """Render the rows beside the published ones as a page that needs no network.
+
+    Parameters
+    ----------
+    table
+        From `baseline_table`.
+    notes
+        From `departures`.
+    facts
+        On the data, label to value; escaped.
+    """
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(
+        files("weathermill.verification").joinpath("templates/weatherbench1.html.j2").read_text("utf-8")
+    )
+    return template.render(rows=_rows(table), notes=notes, facts=[(k, str(v)) for k, v in facts.items()])
 
 
 def _pairs(

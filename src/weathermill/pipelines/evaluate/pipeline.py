@@ -14,6 +14,21 @@ from weathermill.pipelines.evaluate.nodes import (
     tabulate_scores,
     write_model_card,
 )
+from weathermill.pipelines.evaluate.published import weatherbench1_baselines
+
+
+def create_weatherbench1_pipeline() -> Pipeline:
+    """The baseline rows of the WeatherBench 1 table, beside the published ones."""
+    return Pipeline(
+        [
+            Node(
+                weatherbench1_baselines,
+                "tensors",
+                ["baseline_table", "baseline_page"],
+                name="weatherbench1_baselines",
+            )
+        ]
+    )
 
 
 def create_pipeline() -> Pipeline:

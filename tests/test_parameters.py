@@ -71,3 +71,35 @@ def test_a_misspelt_period_is_one_fault():
 def test_ingest_needs_something_to_ingest():
     with pytest.raises(ParameterError, match="at least one of variables"):
         validate_parameters({"ingest": {"variables": []}})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"evaluate": {"regions": [{"name": "tropics"}]}}, "used twice: tropics"),
+        ({"evaluate": {"regions": [{"name": "a", "south": 10, "north": 5}]}}, "lies north of north"),
+        (
+            {"evaluate": {"regions": [{"nam": "a"}]}},
+            "evaluate.regions.0.nam: unknown parameter; did you mean 'name'",
+        ),
+        ({"evaluate": {"climatology": "monthly"}}, "evaluate.climatology"),
+        (
+            {"forecast": {"initial_times": {"strat": "2001"}}},
+            "initial_times.strat: unknown parameter; did you mean",
+        ),
+        ({"forecast": {"initial_times": [3.5]}}, "1 fault in the parameters:\n  forecast.initial_times.0"),
+        ({"compare": {"runs": [1, 2]}}, "compare.runs.0"),
+    ],
+)
+def test_bad_evaluation_forecasts_and_comparisons(given, message):
+    with pytest.raises(ParameterError, match=message):
+        validate_parameters({**GOOD, **given})
+
+
+def test_initial_times_are_a_list_a_text_or_a_range():
+    def parse(value):
+        return validate_parameters({**GOOD, "forecast": {"initial_times": value}}).forecast.initial_times
+
+    assert parse([dt.date(2001, 1, 20), "2001-01-21T06:00"]) == ["2001-01-20", "2001-01-21T06:00"]
+    assert parse("2001-01-20 2001-01-21") == ["2001-01-20", "2001-01-21"]
+    assert parse({"start": dt.date(2001, 1, 20), "every_hours": 12}).every_hours == 12

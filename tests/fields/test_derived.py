@@ -173,3 +173,10 @@ def test_the_sun_in_another_calendar(make_source):
         surface_variables=["cosine_of_solar_zenith_angle"],
     )
     assert float(fields["cosine_of_solar_zenith_angle"].max()) > 0.5
+
+
+def test_the_sun_is_highest_when_the_equation_of_time_says():
+    times = np.datetime64("2024-11-03T11:00", "ns") + np.arange(120) * np.timedelta64(1, "m")
+    cosine = solar.cosine_zenith(*solar.days_since_2000(times), np.array([0.0]), np.array([0.0]))[:, 0, 0]
+    # 16.45 minutes before noon.
+    assert str(times[int(np.argmax(cosine))])[11:16] in ("11:43", "11:44")

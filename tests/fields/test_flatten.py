@@ -67,6 +67,14 @@ def test_round_trip_in_memory_and_lazy(fields):
         assert back.geopotential.attrs["units"] == "m2 s-2"
 
 
+def test_levels_ascend_whatever_their_order_in_the_fields(fields):
+    turned = fields.isel(level=slice(None, None, -1))
+    array, table = to_channels(turned, prognostic=["temperature"])
+    assert [entry["level"] for entry in table] == [500.0, 850.0]
+    assert np.array_equal(array.sel(channel="temperature_500"), fields.temperature.sel(level=500))
+    xr.testing.assert_equal(from_channels(array, table)["temperature"], fields["temperature"])
+
+
 def test_round_trip_of_forecasts(fields):
     array, table = to_channels(fields, prognostic=["temperature", "2m_temperature"])
     forecasts = xr.DataArray(

@@ -185,6 +185,16 @@ def test_each_pipeline_runs_by_itself(finished):
         finished.run(name)
 
 
+def test_many_forecasts_are_streamed_to_one_store(finished):
+    first = xr.open_dataset(finished.file("01_raw", "speedy_t21_sample.nc"))["valid_time"].values
+    times = [str(first[3]), str(first[9])]
+    finished.run("forecast_batch", params={"forecast": {"initial_times": times}})
+    stored = finished.catalog().load("forecasts")
+    assert stored["temperature"].sizes["init_time"] == 2 and stored.sizes["lead_time"] == 4
+    assert (stored["init_time"].values == first[[3, 9]]).all()
+    assert np.isfinite(stored["temperature"]).all()
+
+
 def test_the_real_ecmwf_series_runs_through_every_stage(project):
     project.configure()
     project.run(env="ecmwf_sample", params={"train": {"epochs": 1}})

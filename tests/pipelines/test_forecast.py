@@ -1,0 +1,81 @@
+"""The forecast pipelines' nodes: one state, many, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from weathermill.errors import EmptySelectionError, ModelError, ParameterError
+from weathermill.parameters import ForecastParameters, RegridParameters
+from weathermill.pipelines.forecast import nodes
+
+TIMES = np.arange("2001-03-01", "2001-03-03", 6, dtype="datetime64[h]").astype("datetime64[ns]")
+
+
+class Opened:
+    """What the catalog's raw fields give: datasets and their names."""
+
+    names = ("made by a test",)
+
+    def __init__(self, network):
+        rng = np.random.default_rng(0)
+        shape = (len(TIMES), 2, *network.grid_shape)
+        self.datasets = [
+            xr.Dataset(
+                {
+                    "geopotential": (
+                        ("time", "level", "latitude", "longitude"),
+                        5.5e4 + rng.normal(size=shape),
+                    ),
+                    "temperature": (("time", "level", "latitude", "longitude"), 280 + rng.normal(size=shape)),
+                },
+                coords={
+                    "time": TIMES,
+                    "level": ("level", [500.0, 850.0], {"units": "hPa"}),
+                    "latitude": ("latitude", network.latitude, {"units": "degrees_north"}),
+                    "longitude": ("longitude", network.longitude, {"units": "degrees_east"}),
+                },
+            )
+        ]
+        for name, units in (("geopotential", "m2 s-2"), ("temperature", "K")):
+            self.datasets[0][name].attrs["units"] = units
+
+
+def test_a_forecast_of_persistence_keeps_its_initial_state(network):
+    raw, parameters = Opened(network), ForecastParameters(lead_time_hours=12, initial_time="2001-03-01T18:00")
+    initial = nodes.read_initial_state(raw, network, RegridParameters(), parameters)
+    assert initial["time"].values == np.datetime64("2001-03-01T18:00")
+    forecast = nodes.make_forecast(initial, network, parameters)
+    for lead in range(2):
+        np.testing.assert_allclose(
+            forecast["geopotential"][lead, 0], raw.datasets[0]["geopotential"][3, 0], rtol=1e-6
+        )
+    last = nodes.read_initial_state(raw, network, RegridParameters(), ForecastParameters())
+    assert last["time"].values == TIMES[-1]
+
+
+def test_many_initial_times(network):
+    def positions(times):
+        parameters = ForecastParameters(initial_times=times, lead_time_hours=6)
+        return nodes.make_forecasts(Opened(network), network, RegridParameters(), parameters).positions
+
+    assert positions(["2001-03-01T06:00", "2001-03-02"]) == [1, 4]
+    assert positions({"start": "2001-03-01T06:00", "every_hours": 24}) == [1, 5]
+    assert positions({}) == list(range(8))
+    with pytest.raises(EmptySelectionError, match="2001-03-01T00:00 to 2001-03-02T18:00"):
+        positions(["2005-01-01"])
+
+
+def test_nothing_to_forecast_from_is_told(network):
+    with pytest.raises(ParameterError, match="initial_times is null"):
+        nodes.make_forecasts(Opened(network), network, RegridParameters(), ForecastParameters())
+
+
+def test_statics_come_from_the_network_and_forcings_are_refused(make_store, make_network, tmp_path):
+    static = make_network(make_store(tmp_path / "static", static=True))
+    initial = nodes.read_initial_state(Opened(static), static, RegridParameters(), ForecastParameters())
+    assert nodes.make_forecast(initial, static, ForecastParameters(lead_time_hours=6)).sizes["lead_time"] == 1
+    forced = make_network(make_store(tmp_path / "forced", forcing=True))
+    with pytest.raises(ModelError, match=r"needs forcings \(insolation\)"):
+        nodes.read_initial_state(Opened(forced), forced, RegridParameters(), ForecastParameters())

@@ -207,8 +207,8 @@ class EvaluateParameters(_Parameters):
     ``regions`` are boxes besides the standard regions. ``climatology`` is a kind of
     ``weathermill.verification.baselines``; ``regression`` is a further baseline, which "auto" fits (damped
     persistence) where that reads little. ``stability_days`` is the length of free rollouts, of which there are
-    ``stability_rollouts``; null leaves them out. ``block_days`` is the decorrelation time of weather, which is added
-    to the lead time for the length of bootstrap blocks.
+    ``stability_rollouts`` (at most ``batch_size``, as they run at once); null leaves them out. ``block_days`` is the
+    decorrelation time of weather, which is added to the lead time for the length of bootstrap blocks.
     """
 
     lead_time_hours: float = Field(120.0, gt=0)

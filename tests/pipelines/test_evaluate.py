@@ -10,6 +10,7 @@ from weathermill.errors import EmptySelectionError, SplitError
 from weathermill.parameters import EvaluateParameters
 from weathermill.pipelines.evaluate import baselines, nodes
 from weathermill.verification.model_card import render_model_card
+from weathermill.verification.skill_tables import stability_limit
 
 AMPLITUDE, PERIOD = np.array([900.0, 6.0]), 96.0
 
@@ -100,6 +101,8 @@ def test_persistence_is_stable_and_narrow_bounds_are_left(store, network, bounds
         std=bounds["std"] * 0.1,
     )
     left = nodes.follow_stability(store, network, narrow, parameters())
+    assert "left the training period's range after 0 h" in stability_limit(left)
+    assert stability_limit(stable) == ""
     assert left.attrs["stable"] == 0 and float(left["stable_until"].max()) == 0.0
     _, metrics = nodes.tabulate_scores(nodes.evaluate_forecasts(store, network, parameters())[0], left)
     assert metrics["stability/inside_until_hours"] == 0.0 and metrics["stability/followed_hours"] == 48.0

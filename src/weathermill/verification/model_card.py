@@ -29,6 +29,7 @@ from weathermill.verification.skill_tables import (
     season_table,
     skill_statement,
     skill_tiles,
+    stability_limit,
     stability_statement,
 )
 from weathermill.verification.style import figure_data_uri
@@ -162,7 +163,11 @@ def render_model_card(
         model=facts(model),
         training=facts(training),
         ledger=facts(ledger or {}),
-        limits=[*limits, *limits_from_scores(scores, simulated=simulated, intervals=intervals)],
+        limits=[
+            *limits,
+            *limits_from_scores(scores, simulated=simulated, intervals=intervals),
+            *filter(None, [stability_limit(stability)]),
+        ],
         provenance=facts(provenance),
         versions=facts(versions),
     )

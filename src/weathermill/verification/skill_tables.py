@@ -158,9 +158,20 @@ def stability_statement(stability: xr.Dataset | None) -> str:
     text += (
         f"{len(left)} of {stability.sizes['channel']} channels left it somewhere, the first after {first:g} h. At the end,"
         f" {100 * float(share.mean()):.2g} % of the area (mean over channels and rollouts) was outside, most for"
-        f" {long_name(worst)} ({100 * float(share.max()):.2g} %)."
+        f" {_lower(long_name(worst))} ({100 * float(share.max()):.2g} %)."
     )
     return text + (f" {broken} rollouts ended in values that are not finite." if broken else "")
+
+
+def stability_limit(stability: xr.Dataset | None) -> str:
+    """Say how long forecasts may run, where long rollouts left the bounds; empty where they did not."""
+    if stability is None or "stable_until" not in stability or stability.attrs.get("stable"):
+        return ""
+    days = float(stability["lead_time"].to_numpy()[-1]) / 24.0
+    return (
+        f"It must not run freely for long: of rollouts over {days:g} days, some values left the training period's range"
+        f" after {float(stability['stable_until'].min()):g} h."
+    )
 
 
 def skill_tiles(scores: xr.Dataset, *, region: str = "global") -> list[dict[str, str]]:
@@ -189,8 +200,10 @@ def skill_statement(scores: xr.Dataset, intervals: xr.Dataset | None = None) -> 
             else f" from {first} UTC"
         )
     text += ". "
-    if _references(scores):
-        text += f"Ratios compare it with that of {' and '.join(_references(scores))}; below 1 the forecast is better. "
+    references = _references(scores)
+    if references:
+        named = " and ".join([", ".join(references[:-1]), references[-1]] if references[1:] else references)
+        text += f"Ratios compare it with that of {named}; below 1 the forecast is better. "
     how = scores.attrs.get("climatology")
     if how and CLIMATOLOGY in scores["source"]:
         text += f"Climatology, from the training period alone: {how}. "
@@ -206,6 +219,10 @@ def _references(scores: xr.Dataset) -> list[str]:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _range(counts: xr.DataArray) -> str:

@@ -69,7 +69,7 @@ def follow_stability(
         model.to(choose_device()).eval(),
         statistics,
         days=parameters.stability_days,
-        rollouts=parameters.stability_rollouts,
+        rollouts=min(parameters.stability_rollouts, parameters.batch_size),
     )
     return xr.Dataset(attrs={"left_out": "the store lacks the forcings"}) if stability is None else stability
 

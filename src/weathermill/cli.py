@@ -5,11 +5,17 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
+
+from weathermill.redaction import redact
+
+if TYPE_CHECKING:
+    from kedro.framework.session import KedroSession
 
 
 def _plainly(callback: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,9 +31,12 @@ def _plainly(callback: Callable[..., Any]) -> Callable[..., Any]:
             click.secho("interrupted", fg="red", err=True)
             sys.exit(130)
         except Exception as error:
+            if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
+                raise
             known = plain_error(error)
             if known is None or os.environ.get("WEATHERMILL_TRACEBACK"):
-                raise
+                click.echo(redact("".join(traceback.format_exception(error))), err=True)
+                sys.exit(1)
             click.secho(f"\n{type(known).__name__}: {known}", fg="red", err=True)
             click.echo("(set WEATHERMILL_TRACEBACK=1 for the traceback)", err=True)
             sys.exit(1)
@@ -72,6 +81,21 @@ run = click.Command(
 cli.add_command(run)
 
 
+def _session(env: str | None) -> KedroSession:
+    """Open the project that the current folder belongs to."""
+    from pathlib import Path
+
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+    from kedro.utils import find_kedro_project
+
+    project = find_kedro_project(Path.cwd())
+    if project is None:
+        raise click.ClickException("this is no folder of a Kedro project")
+    bootstrap_project(project)
+    return KedroSession.create(project, env=env)
+
+
 @click.group()
 @click.version_option(package_name="weathermill")
 def main() -> None:
@@ -87,20 +111,72 @@ def main() -> None:
 @_plainly
 def status(env: str | None, pipelines: str) -> None:
     """Show every output of the pipelines: its state, fingerprint, size, age and MLflow run."""
-    from pathlib import Path
-
-    from kedro.framework.session import KedroSession
-    from kedro.framework.startup import bootstrap_project
-    from kedro.utils import find_kedro_project
-
     from weathermill.incremental.status import status_table
 
-    project = find_kedro_project(Path.cwd())
-    if project is None:
-        raise click.ClickException("this is no folder of a Kedro project")
-    bootstrap_project(project)
-    with KedroSession.create(project, env=env) as session:
+    with _session(env) as session:
         click.echo(status_table(session.load_context(), [name for name in pipelines.split(",") if name]))
+
+
+@main.command()
+@click.option("--env", "-e", default=None, help="The environment (conf/<env>).")
+@click.option("--pipelines", "-p", default="", help="Pipelines, with commas between; all by default.")
+@click.option("--quick", is_flag=True, help="Compare names and sizes only, and read no contents.")
+@_plainly
+def verify(env: str | None, pipelines: str, quick: bool) -> None:
+    """Check that every output on disk is what was written, byte by byte."""
+    from weathermill.errors import DamagedStoreError
+    from weathermill.incremental.verify import verify_outputs
+
+    with _session(env) as session:
+        names = [name for name in pipelines.split(",") if name]
+        findings = verify_outputs(session.load_context(), names, checksums=not quick)
+    for finding in findings:
+        click.echo(f"{finding.state:<8} {finding.name:<22} {finding.detail}")
+    if damaged := [finding for finding in findings if finding.state == "damaged"]:
+        raise DamagedStoreError(
+            f"{len(damaged)} of {len(findings)} outputs are damaged: {', '.join(f.name for f in damaged)}"
+        )
+
+
+@main.command()
+@click.argument("run_id")
+@click.option("--run", "execute", is_flag=True, help="Make it again, as a new run, and compare the metrics.")
+@_plainly
+def reproduce(run_id: str, execute: bool) -> None:
+    """Tell the command and configuration that made an MLflow run; refuse where its sources or code have changed."""
+    from weathermill.tracking.reproduction import compare_metrics, look_up, make_again
+    from weathermill.tracking.settings import tracking_settings
+
+    with _session(None) as session:
+        context = session.load_context()
+        project, settings = context.project_path, tracking_settings(dict(context.config_loader["mlflow"]))
+    found = look_up(run_id, settings, project)
+    click.echo(found.text())
+    found.require_unchanged()
+    if not execute:
+        click.echo("Sources and code are unchanged: `--run` makes it again.")
+        return
+    again = make_again(found, project)
+    different = compare_metrics(run_id, again)
+    click.echo(f"run {again}: " + ("all metrics are equal" if not different else "these metrics differ:"))
+    for name, (before, after) in different.items():
+        click.echo(f"  {name}: {before:g} -> {after:g}")
+
+
+@main.command()
+@_plainly
+def sync() -> None:
+    """Tell MLflow what it did not take while it did not answer."""
+    from weathermill.tracking.pending import FOLDER
+    from weathermill.tracking.settings import tracking_settings
+    from weathermill.tracking.tracker import send_left_overs
+
+    with _session(None) as session:
+        context = session.load_context()
+        project, settings = context.project_path, tracking_settings(dict(context.config_loader["mlflow"]))
+    complete = send_left_overs(settings, project)
+    left = len(list((project / FOLDER).glob("*/")))
+    click.echo(f"{len(complete)} runs are complete now; {left} still wait")
 
 
 @main.command()

@@ -1,10 +1,13 @@
 """Every error that Weathermill raises on purpose: a code, what it means and what to do.
 
 An error's message says *what* is wrong and *where*; its ``remedy`` says what to do. The class docstring is its
-meaning, as the documentation prints it. Library code raises these; nothing here imports anything else of ours.
+meaning, as the documentation prints it. Library code raises these; nothing here imports anything else of ours, but for
+what keeps credentials out of messages.
 """
 
 from __future__ import annotations
+
+from weathermill.redaction import redact
 
 
 class WeathermillError(Exception):
@@ -32,7 +35,7 @@ class WeathermillError(Exception):
     def __str__(self) -> str:
         where = f" [{self.where}]" if self.where else ""
         remedy = f"\n  -> {self.remedy}" if self.remedy else ""
-        return f"{self.code} {self.what}{where}{remedy}"
+        return redact(f"{self.code} {self.what}{where}{remedy}")
 
 
 class ParameterError(WeathermillError):
@@ -141,6 +144,20 @@ class UnwritableOutputError(WeathermillError):
     default_remedy = "Make the folder writable, free disk space, or change the filepath in the catalog."
 
 
+class StoreLockedError(WeathermillError):
+    """A store is being read or written by another run."""
+
+    code = "WM502"
+    default_remedy = "Wait until that run has ended, or let this one wait: `--params locking.busy=wait`."
+
+
+class DamagedStoreError(StoreError):
+    """A store on disk is not what was written: a file is missing, truncated, changed or another one."""
+
+    code = "WM503"
+    default_remedy = "Run the node that makes it again, with `--params force=<node>`."
+
+
 class CheckpointError(WeathermillError):
     """A checkpoint is missing, damaged or does not fit the configuration that should resume from it."""
 
@@ -171,6 +188,13 @@ class ResourceError(WeathermillError):
     """Memory, disk or device memory does not suffice for what was asked."""
 
     code = "WM700"
+
+
+class ReproductionError(WeathermillError):
+    """A run cannot be reproduced: its record is incomplete, or its sources or code have changed."""
+
+    code = "WM900"
+    default_remedy = "Bring back the sources and the commit that the message names."
 
 
 class VerificationError(WeathermillError):

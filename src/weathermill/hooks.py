@@ -7,13 +7,13 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import dask
-import mlflow
 from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
@@ -24,12 +24,16 @@ from mlflow.entities import Run
 
 from weathermill.datasets import CheckpointsDataset, ForecasterDataset
 from weathermill.datasets.local import plain_error
+from weathermill.incremental.hook import IncrementalHook
 from weathermill.incremental.plan import output_path
 from weathermill.incremental.records import read_record
 from weathermill.parameters import Parameters, validate_parameters
-from weathermill.tracking import lineage, model, runs
+from weathermill.redaction import hide_credentials, redact
+from weathermill.tracking import runs
+from weathermill.tracking.pending import FOLDER, synced_runs
+from weathermill.tracking.reproduction import DESCRIPTION, command_of, description_of
 from weathermill.tracking.settings import TrackingSettings, tracking_settings
-from weathermill.tracking.tracker import MLflowTracker
+from weathermill.tracking.tracker import MLflowTracker, send_left_overs
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +50,8 @@ class ParametersHook:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Validate the merged parameters."""
+        """Validate the merged parameters; see that no credential is ever printed."""
+        hide_credentials(_configuration(context, "credentials"))
         # Not context.params: there Kedro's own validation stops at the first fault and tells it less plainly.
         validate_parameters(context.config_loader["parameters"])
 
@@ -94,9 +99,16 @@ class DaskHook:
 
 
 class MLflowHook:
-    """One MLflow run for each ``kedro run``: parameters, metrics, artefacts, model and lineage."""
+    """One MLflow run for each ``kedro run``: parameters, metrics, artefacts, model and lineage.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    incremental
+        The hook that knows the plan of the run.
+    """
+
+    def __init__(self, incremental: IncrementalHook | None = None) -> None:
+        self._incremental = incremental
         self._settings = TrackingSettings(enabled=False)
         self._project = Path.cwd()
         self._parameters: Parameters | None = None
@@ -104,7 +116,7 @@ class MLflowHook:
         self._catalog: DataCatalog | None = None
         self._tracker: MLflowTracker | None = None
         self._logged_inputs: set[str] = set()
-        self._previous_handler: Any = None
+        self._previous_handlers: dict[int, Any] = {}
         self._run: Run | None = None
 
     @hook_impl
@@ -119,46 +131,89 @@ class MLflowHook:
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Start the run, or go on with the one whose training is resumed."""
+        """Start the run, or go on with the one whose training is resumed; without the server, if need be."""
         self._catalog, self._logged_inputs, self._run = catalog, set(), None
         if not self._settings.enabled or not pipeline.nodes:
             return
         names = run_params.get("pipeline_names") or ["__default__"]
         env = run_params.get("env") or "base"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            experiment_id = runs.connect(self._settings, self._project)
-        runs.close_abandoned(experiment_id)
         pipelines = "+".join("all" if name == "__default__" else name for name in names)
+        plan = self._incremental.plan if self._incremental is not None else []
         tags = {
             "pipelines": pipelines,
             "env": env,
             "kedro.run_id": str(run_params.get("run_id", "")),
-            "mlflow.source.name": f"kedro run --pipelines={','.join(names)} --env={env}",
+            "mlflow.source.name": redact(command_of(run_params)),
             "mlflow.source.type": "PROJECT",
+            "stages.run": " ".join(entry.node.name for entry in plan if entry.runs)[:5000],
             **runs.process_tags(),
             **runs.git_state(self._project),
         }
-        self._run = run = runs.start(
-            experiment_id, name=f"{pipelines} {env}", tags=tags, continue_run=self._run_to_continue(pipeline)
-        )
-        runs.log_parameters(run.info.run_id, self._raw_parameters)
-        self._tracker = MLflowTracker(run.info.run_id)
-        self._tracker.log_dict(runs.software_versions(), "software.json")
+        tracker = self._begin(f"{pipelines} {env}", tags, self._run_to_continue(pipeline))
+        self._tracker = tracker
+        tracker.make_current()
+        tracker.log_params(dict(runs.flatten(self._raw_parameters)))
+        tracker.log_dict(runs.software_versions(), "software.json")
+        tracker.log_dict(description_of(run_params, self._raw_parameters, plan), DESCRIPTION)
         atexit.register(self._end, "KILLED")
-        self._previous_handler = signal.getsignal(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, self._terminated)
-        logger.info("MLflow run %s (%s)", run.info.run_name, run.info.run_id)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                self._previous_handlers[number] = signal.getsignal(number)
+                signal.signal(number, self._terminated)
+        self._log_upstream(pipeline)
+
+    def _begin(self, name: str, tags: dict[str, str], continue_run: str | None) -> MLflowTracker:
+        """Begin a run on the server; locally where it does not answer, because no work may wait for it."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                experiment_id = runs.connect(self._settings, self._project)
+            send_left_overs(self._settings, self._project)
+            runs.close_abandoned(experiment_id)
+            self._run = run = runs.start(experiment_id, name=name, tags=tags, continue_run=continue_run)
+            logger.info("MLflow run %s (%s)", run.info.run_name, run.info.run_id)
+            return MLflowTracker(run.info.run_id, project=self._project, settings=self._settings)
+        except Exception as error:
+            logger.warning(
+                "MLflow does not answer; the run is kept in %s and told later: %s",
+                self._project / FOLDER,
+                error,
+            )
+            if continue_run is not None:
+                return MLflowTracker(continue_run, project=self._project, settings=self._settings)
+            return MLflowTracker.begin_locally(self._settings, self._project, name=name, tags=tags)
 
     def _run_to_continue(self, pipeline: Pipeline) -> str | None:
         resume = self._parameters is not None and self._parameters.train.resume
         if not resume or "checkpoints" not in pipeline.inputs() or self._catalog is None:
             return None
         checkpoints = self._catalog["checkpoints"]
-        return checkpoints.run_id() if isinstance(checkpoints, CheckpointsDataset) else None
+        run_id = checkpoints.run_id() if isinstance(checkpoints, CheckpointsDataset) else None
+        return synced_runs(self._project).get(run_id, run_id) if run_id is not None else None
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
+
+    def _log_upstream(self, pipeline: Pipeline) -> None:
+        """Link the runs that made what this one reads, or what it finds standing."""
+        if self._tracker is None or self._catalog is None:
+            return
+        standing = {
+            name
+            for entry in (self._incremental.plan if self._incremental is not None else [])
+            if not entry.runs
+            for name in entry.node.outputs
+        }
+        tags = {}
+        for name in sorted(pipeline.inputs() | standing):
+            path = output_path(self._catalog[name]) if name in self._catalog else None
+            record = read_record(path) if path is not None else None
+            if record is not None and record.run_id:
+                run_id = synced_runs(self._project).get(record.run_id, record.run_id)
+                if run_id != self._tracker.run_id:
+                    tags[f"upstream.{name}.run_id"] = run_id
+        if tags:
+            self._tracker.set_tags(tags)
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
@@ -179,20 +234,14 @@ class MLflowHook:
             path = getattr(self._catalog[dataset_name], "path", None) or self._catalog[dataset_name]._filepath
             self._tracker.log_artifact(Path(path), self._settings.artifacts[dataset_name] or None)
         if dataset_name == "summary":
-            mlflow.set_tag("mlflow.note.content", f"```\n{data}\n```")
+            self._tracker.set_tags({"mlflow.note.content": f"```\n{data}\n```"})
         dataset = self._catalog[dataset_name]
         if dataset_name == self._settings.model and isinstance(dataset, ForecasterDataset):
-            example = dataset.input_example()
-            try:
-                model.log_model(
-                    dataset.path,
-                    **dataset.shapes(),
-                    example=example,
-                    registered_model_name=self._settings.registered_model_name,
-                    alias=self._settings.alias,
-                )
-            except Exception as error:
-                logger.warning("MLflow did not take the model: %s", error)
+            self._tracker.log_model(
+                dataset.path,
+                registered_model_name=self._settings.registered_model_name,
+                alias=self._settings.alias,
+            )
 
     def _log_lineage(self, name: str, data: Any, context: str) -> None:
         if self._tracker is None or name not in self._settings.lineage or name in self._logged_inputs:
@@ -201,11 +250,8 @@ class MLflowHook:
         if not entries:
             return
         self._logged_inputs.add(name)
-        try:
-            for entry in entries:
-                lineage.log_input(self._tracker.run_id, context=context, **entry)
-        except Exception as error:
-            logger.warning("MLflow did not take the lineage of %s: %s", name, error)
+        for entry in entries:
+            self._tracker.log_input(context=context, **entry)
 
     def _describe(self, name: str, data: Any) -> list[dict[str, str]]:
         """Name, place and digest of a catalog entry: as it says itself, or as its record says."""
@@ -244,8 +290,7 @@ class MLflowHook:
     def on_pipeline_error(self, error: Exception) -> None:
         """Close the run as FAILED, with the reason as a tag."""
         if self._tracker is not None:
-            reason = plain_error(error) or error
-            mlflow.set_tag("error", str(reason)[:4000])
+            self._tracker.set_tags({"error": str(plain_error(error) or error)[:4000]})
         self._end("FAILED")
 
     def _end(self, status: str) -> None:
@@ -253,7 +298,7 @@ class MLflowHook:
             return
         tracker, self._tracker = self._tracker, None
         atexit.unregister(self._end)
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGTERM, self._previous_handler)
-        tracker.flush()
-        mlflow.end_run(status)
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers = {}
+        tracker.end(status)

@@ -280,8 +280,8 @@ class LockingParameters(_Parameters):
 class ResourceParameters(_Parameters):
     """What a run may use.
 
-    ``memory_gib`` is host memory for one stage (null: what is free at its start); a stage that cannot do with it says
-    so before it begins. ``disk_check`` has the disk space that the run will need estimated and compared with what is
+    ``memory_gib`` is host memory for one stage (null: no bound): blocks of fields are made small enough, and a stage
+    that took more when it was last run, or one time step of which would, is refused before it begins. ``disk_check`` has the disk space that the run will need estimated and compared with what is
     free.
     """
 

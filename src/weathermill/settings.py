@@ -9,12 +9,16 @@ import os
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+# A tracking server that does not answer is given up soon; what it did not take is kept and told later.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 from weathermill.hooks import DaskHook, MLflowHook, ParametersHook
-from weathermill.incremental.runner import RecordHook
+from weathermill.incremental.hook import IncrementalHook
 
 # The last hook here runs first.
-HOOKS = (MLflowHook(), RecordHook(), DaskHook(), ParametersHook())
+_incremental = IncrementalHook()
+HOOKS = (MLflowHook(_incremental), DaskHook(), _incremental, ParametersHook())
 
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 

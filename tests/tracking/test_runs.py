@@ -21,8 +21,6 @@ def experiment(tmp_path):
     yield runs.connect(
         TrackingSettings(tracking_uri="sqlite:///runs.db", artifact_location="artifacts"), tmp_path
     )
-    while mlflow.active_run():
-        mlflow.end_run()
     mlflow.set_tracking_uri(before)
 
 
@@ -43,7 +41,7 @@ def test_flatten_gives_dotted_names():
 
 def test_metrics_are_batched_and_arrive_once(experiment):
     run = runs.start(experiment, name="train", tags=runs.process_tags())
-    tracker = MLflowTracker.active()
+    tracker = MLflowTracker(run.info.run_id)
     for step in range(1203):
         tracker.log_metrics({"train/loss": 1.0 / (step + 1), "bad": float("nan")}, step)
     tracker.flush()
@@ -54,7 +52,7 @@ def test_metrics_are_batched_and_arrive_once(experiment):
 
 def test_a_store_that_does_not_answer_loses_nothing(experiment, monkeypatch):
     run = runs.start(experiment, name="train", tags={})
-    tracker = MLflowTracker.active()
+    tracker = MLflowTracker(run.info.run_id)
 
     def down(*_, **__):
         raise ConnectionError("server down")
@@ -92,18 +90,19 @@ def test_runs_of_dead_processes_are_closed(experiment):
 
 def test_a_run_is_continued_or_begun_anew(experiment):
     first = runs.start(experiment, name="train", tags={})
-    mlflow.end_run("KILLED")
+    mlflow.MlflowClient().set_terminated(first.info.run_id, "KILLED")
     again = runs.start(experiment, name="train", tags={}, continue_run=first.info.run_id)
     assert again.info.run_id == first.info.run_id
-    mlflow.end_run()
+    assert mlflow.get_run(first.info.run_id).info.status == "RUNNING"
     other = runs.start(experiment, name="train", tags={}, continue_run="0" * 32)
     assert other.info.run_id != first.info.run_id
 
 
 def test_parameters_that_a_continued_run_has_stay(experiment):
     run = runs.start(experiment, name="train", tags={})
-    runs.log_parameters(run.info.run_id, {"train": {"epochs": 3}})
-    runs.log_parameters(run.info.run_id, {"train": {"epochs": 5, "resume": True}})
+    tracker = MLflowTracker(run.info.run_id)
+    tracker.log_params({"train.epochs": 3})
+    tracker.log_params({"train.epochs": 5, "train.resume": True})
     assert mlflow.get_run(run.info.run_id).data.params == {"train.epochs": "3", "train.resume": "True"}
 
 

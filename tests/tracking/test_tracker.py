@@ -16,8 +16,6 @@ def run_id(tmp_path):
     before = mlflow.get_tracking_uri()
     experiment = runs.connect(TrackingSettings(tracking_uri="sqlite:///runs.db"), tmp_path)
     yield runs.start(experiment, name="train", tags={}).info.run_id
-    while mlflow.active_run():
-        mlflow.end_run()
     mlflow.set_tracking_uri(before)
 
 

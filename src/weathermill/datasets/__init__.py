@@ -7,6 +7,7 @@ from weathermill.datasets.netcdf import NetCDFDataset
 from weathermill.datasets.raw_fields import RawFieldsDataset
 from weathermill.datasets.regrid_weights import RegridWeightsDataset
 from weathermill.datasets.tensor_store import TensorContent, TensorStoreDataset
+from weathermill.datasets.whole import WholeDataset
 from weathermill.datasets.zarr_fields import ZarrArrayDataset, ZarrFieldsDataset
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "RegridWeightsDataset",
     "TensorContent",
     "TensorStoreDataset",
+    "WholeDataset",
     "ZarrArrayDataset",
     "ZarrFieldsDataset",
 ]

@@ -15,6 +15,9 @@ class CheckpointsDataset(LocalDataset):
     #: What training left behind decides nothing about what training would give.
     has_fingerprint = False
 
+    #: Training reads and writes them, so a run that trains must have them for itself.
+    written_while_read = True
+
     def load(self) -> CheckpointManager:
         """Make the manager; the folder is made with it, so that an unwritable one is told before training."""
         with writable(self._filepath):
@@ -29,6 +32,13 @@ class CheckpointsDataset(LocalDataset):
 
     def _exists(self) -> bool:
         return True
+
+    def verify(self, *, checksums: bool) -> None:
+        """Check all checkpoints; raises `CheckpointError` naming the first that is damaged."""
+        manager = CheckpointManager(self._filepath, **self._load_args)
+        for _, fault in manager.verify():
+            if fault is not None:
+                raise fault
 
     def run_id(self) -> str | None:
         """The tracker's run that the latest checkpoint belongs to, or None."""

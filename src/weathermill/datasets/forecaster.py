@@ -23,6 +23,10 @@ class ForecasterDataset(LocalDataset):
             self._filepath.parent.mkdir(parents=True, exist_ok=True)
             data.save(self._filepath)
 
+    def verify(self, *, checksums: bool) -> None:
+        """Load the network, which compares its files with their checksums."""
+        Forecaster.load(self._filepath, device="cpu")
+
     def shapes(self) -> dict[str, Any]:
         """Numbers of channels and the grid, as the tracker's model signature needs them."""
         forecaster = self.load()

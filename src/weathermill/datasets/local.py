@@ -12,7 +12,8 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from weathermill.errors import StoreError, UnwritableOutputError, WeathermillError
+from weathermill.errors import DamagedStoreError, StoreError, UnwritableOutputError, WeathermillError
+from weathermill.incremental.records import fault_of, record_path, stored_record
 
 
 def remove(path: Path) -> None:
@@ -25,14 +26,23 @@ def remove(path: Path) -> None:
 
 def replace(source: Path, target: Path) -> None:
     """Put ``source`` in the place of ``target``; what stood there is removed only once the new one stands."""
-    if source.is_dir() and target.exists():
-        aside = target.with_name(target.name + ".replaced")
-        remove(aside)
+    aside = target.with_name(target.name + ".replaced")
+    remove(aside)
+    if target.exists() and (source.is_dir() or target.is_dir()):
         target.rename(aside)
-        source.rename(target)
-        remove(aside)
-    else:
-        source.replace(target)
+    source.replace(target)
+    remove(aside)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold a file, or all files in a folder, so that a power cut after a rename loses nothing."""
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        if file.is_file():
+            handle = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 @contextlib.contextmanager
@@ -47,7 +57,15 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.ENOTDIR,
+            errno.EEXIST,
+        ):
             raise UnwritableOutputError(
                 f"cannot write: {os.strerror(error.errno)}", where=str(error.filename or path)
             ) from error
@@ -71,11 +89,31 @@ def staged(target: Path) -> Iterator[Path]:
         remove(partial)
         try:
             yield partial
+            sync(partial)
             replace(partial, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 remove(partial)
             raise
+
+
+def require_intact(path: Path, *, checksums: bool = False) -> None:
+    """Compare an output with its record, if it has one: names and sizes of files, on request every byte.
+
+    Raises
+    ------
+    DamagedStoreError
+        If they differ; names the file.
+    """
+    record = stored_record(path)
+    fault = fault_of(path, record, checksums=checksums) if record is not None else ""
+    if record is not None and fault:
+        raise DamagedStoreError(
+            fault,
+            where=str(path),
+            remedy=f"Run `kedro run --params force={record.node}`, which makes it again; or, if the change is meant, "
+            f"delete {record_path(path).name} beside it.",
+        )
 
 
 class LocalDataset(AbstractDataset):
@@ -122,6 +160,7 @@ class LocalDataset(AbstractDataset):
                 where=str(self._filepath),
                 remedy=f"Run `kedro run --pipelines={made_by}` first.",
             )
+        require_intact(self._filepath)
         return self._filepath
 
 

@@ -10,6 +10,7 @@ from kedro.io import AbstractDataset, DatasetError
 
 from weathermill.errors import SourceNotFoundError
 from weathermill.fields.opening import OpenedSources, expand_local, open_sources
+from weathermill.redaction import redact_values
 
 
 class RawFieldsDataset(AbstractDataset):
@@ -59,7 +60,8 @@ class RawFieldsDataset(AbstractDataset):
         raise DatasetError("raw fields are never written")
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._paths, "load_args": self._load_args}
+        shown = {key: value for key, value in self._load_args.items() if key != "storage_options"}
+        return {"filepath": redact_values(self._paths), "load_args": shown}
 
     def _exists(self) -> bool:
         try:
@@ -83,5 +85,9 @@ class RawFieldsDataset(AbstractDataset):
             ]
         digest = hashlib.sha256("".join(d.sha256 for d in described).encode()).hexdigest()
         return [
-            {"name": f"raw_fields: {len(described)} sources", "source": described[0].location, "digest": digest}
+            {
+                "name": f"raw_fields: {len(described)} sources",
+                "source": described[0].location,
+                "digest": digest,
+            }
         ]

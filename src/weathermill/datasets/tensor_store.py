@@ -11,6 +11,7 @@ import xarray as xr
 from weathermill.datasets.local import LocalDataset, writable
 from weathermill.progress import Progress
 from weathermill.tensors.channels import ChannelTable
+from weathermill.tensors.layout import read_manifest
 from weathermill.tensors.splits import Runs
 from weathermill.tensors.store import TensorStore
 from weathermill.tensors.writer import TensorWriter
@@ -110,6 +111,15 @@ class TensorStoreDataset(LocalDataset):
                     writer.write(start, block.values.astype(np.float32, copy=False))
                     progress.update(stop - start)
             writer.finish()
+
+    def verify(self, *, checksums: bool) -> None:
+        """Check the store against its own manifest; raises `StoreError` naming what differs."""
+        TensorStore(self._filepath, verify="checksums" if checksums else "sizes").close()
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the files whose checksums the store's own manifest holds."""
+        manifest = read_manifest(self._filepath)
+        return {record["file"]: record["sha256"] for record in (*manifest["shards"], manifest["arrays"])}
 
     def lineage(self, data: TensorStore | TensorContent) -> list[dict[str, str]]:
         """Describe the store to the tracker."""

@@ -6,17 +6,19 @@ import logging
 import math
 from typing import Any
 
+import dask
 import numpy as np
 import xarray as xr
 
 from weathermill.datasets.local import LocalDataset, staged
-from weathermill.errors import StoreError
+from weathermill.errors import ResourceError, StoreError
 from weathermill.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 8 * 2**20
 SHARD_BYTES = 128 * 2**20
+BLOCK_COPIES = 8
 
 
 def time_layout(
@@ -46,6 +48,38 @@ def time_layout(
     return chunk, min(shard, math.ceil(steps / chunk) * chunk)
 
 
+def memory_bounded(fields: xr.Dataset, shard_bytes: int, budget: int | None) -> int:
+    """Bound what a shard of all variables may hold by the memory that a stage may take.
+
+    Parameters
+    ----------
+    fields
+        What will be stored.
+    shard_bytes
+        The size to aim at.
+    budget
+        Bytes of host memory, or None for no bound. Computing and compressing one block holds some eight times its
+        size.
+
+    Raises
+    ------
+    ResourceError
+        If not even one time step fits.
+    """
+    if budget is None or "time" not in fields.dims:
+        return shard_bytes
+    step = sum(v.nbytes for v in fields.data_vars.values() if "time" in v.dims) // max(
+        1, fields.sizes["time"]
+    )
+    if step * BLOCK_COPIES > budget:
+        raise ResourceError(
+            f"one time step takes about {step * BLOCK_COPIES / 2**30:.2f} GiB while it is made, and "
+            f"{budget / 2**30:.2f} GiB may be used",
+            remedy="Raise resources.memory_gib, or take fewer variables, levels or grid points.",
+        )
+    return min(shard_bytes, budget // BLOCK_COPIES)
+
+
 class ZarrFieldsDataset(LocalDataset):
     """A Zarr v3 store of fields, read lazily, written block by block in time and renamed when it is whole.
 
@@ -72,6 +106,9 @@ class ZarrFieldsDataset(LocalDataset):
         layout = {
             key: self._save_args[key] for key in ("chunk_bytes", "shard_bytes") if key in self._save_args
         }
+        layout["shard_bytes"] = memory_bounded(
+            data, layout.get("shard_bytes", SHARD_BYTES), dask.config.get("weathermill.memory-bytes", None)
+        )
         chunk, shard = time_layout(data, **layout)
         data = _with_plain_strings(data.drop_encoding())
         data.attrs["weathermill_shard_steps"] = shard

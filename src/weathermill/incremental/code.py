@@ -22,6 +22,7 @@ WITHOUT_EFFECT = (
     "cli",
     "incremental",
     "datasets",
+    "redaction",
 )
 
 
@@ -61,10 +62,20 @@ def _imports(module: str) -> tuple[str, ...]:
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (origin := _origin(node, module)):
+            found.add(origin)
+            found |= {f"{origin}.{alias.name}" for alias in node.names}
     return tuple(sorted(name for name in found if _has_effect(name) and _source(name) is not None))
+
+
+def _origin(node: ast.ImportFrom, module: str) -> str:
+    """The module that is imported from; a relative one seen from ``module``."""
+    if not node.level:
+        return node.module or ""
+    source = _source(module)
+    above = node.level - (1 if source is not None and source.name == "__init__.py" else 0)
+    parts = module.split(".")
+    return ".".join([*parts[: len(parts) - above], *([node.module] if node.module else [])])
 
 
 def _has_effect(module: str) -> bool:

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from kedro.framework.project import pipelines
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic import BaseModel
 
-from weathermill.errors import WeathermillError
+from weathermill.errors import ParameterError, WeathermillError
 from weathermill.incremental.code import code_digest
-from weathermill.incremental.records import Record, read_record
+from weathermill.incremental.records import Record, fault_of, read_record, stored_record
+from weathermill.parameters import validate_parameters
 
 #: Parameters that say how to go about the work, not what comes out.
 WITHOUT_EFFECT = {"train": {"resume", "feed", "device", "keep_checkpoints", "checkpoint_every_steps"}}
@@ -48,6 +50,51 @@ class NodePlan:
     fingerprints: Mapping[str, str]
     parts: Mapping[str, str]
     records: Mapping[str, Record] = field(default_factory=dict)
+
+
+def plan_for(pipeline: Pipeline, catalog: DataCatalog, *, force: bool = False) -> list[NodePlan]:
+    """Plan a run with the parameters that are in the catalog.
+
+    Parameters
+    ----------
+    pipeline
+        What was asked for.
+    catalog
+        The catalog; pattern datasets are made in it.
+    force
+        True: all nodes run, whatever the parameter ``force`` says.
+    """
+    for name in pipeline.datasets():
+        catalog.get(name, fallback_to_runtime_pattern=True)
+    parameters = validate_parameters(catalog.load("parameters"))
+    return make_plan(
+        pipeline,
+        catalog,
+        {name: getattr(parameters, name) for name in type(parameters).model_fields},
+        force=force or forced_nodes(parameters.force),
+    )
+
+
+def forced_nodes(force: bool | str | list[str]) -> bool | Collection[str]:
+    """Turn the parameter ``force`` into names of nodes: a pipeline's name stands for its nodes.
+
+    Raises
+    ------
+    ParameterError
+        If a name is neither that of a pipeline nor that of a node.
+    """
+    if isinstance(force, bool):
+        return force
+    nodes = {node.name for pipeline in pipelines.values() for node in pipeline.nodes}
+    names: set[str] = set()
+    for name in force.split() if isinstance(force, str) else force:
+        if name not in pipelines and name not in nodes:
+            raise ParameterError(
+                f"force: {name!r} is neither a pipeline nor a node; there are "
+                + ", ".join(sorted({*pipelines, *nodes}))
+            )
+        names |= {node.name for node in pipelines[name].nodes} if name in pipelines else {name}
+    return names
 
 
 def output_path(dataset: Any) -> Path | None:
@@ -134,7 +181,8 @@ def _reason_to_run(
         if not path.exists():
             return f"{name} does not exist"
         if record is None:
-            return f"{name} has no record that fits it"
+            stored = stored_record(path)
+            return f"{name}: {fault_of(path, stored)}" if stored else f"{name} has no record"
         if record.fingerprint != expected[name]:
             changed = sorted(
                 key for key in {*parts, *record.parts} if parts.get(key) != record.parts.get(key)

@@ -11,16 +11,13 @@ from kedro.pipeline import Pipeline
 from rich.console import Console
 from rich.table import Table
 
-from weathermill.incremental.plan import NodePlan
-from weathermill.incremental.runner import plan_for
+from weathermill.incremental.plan import NodePlan, plan_for
 
 
 def _plan(context: KedroContext, names: Sequence[str]) -> list[NodePlan]:
     combined = Pipeline([])
     for name in names or ["__default__"]:
         combined += pipelines[name]
-    for name in combined.datasets():
-        context.catalog.get(name, fallback_to_runtime_pattern=True)
     return plan_for(combined, context.catalog)
 
 

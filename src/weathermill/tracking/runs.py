@@ -14,7 +14,7 @@ from typing import Any
 
 import mlflow
 import psutil
-from mlflow.entities import Param, Run, RunStatus
+from mlflow.entities import Run, RunStatus, RunTag
 
 from weathermill.tracking.settings import TrackingSettings
 
@@ -121,23 +121,19 @@ def process_tags() -> dict[str, str]:
 
 def start(experiment_id: str, *, name: str, tags: Mapping[str, str], continue_run: str | None = None) -> Run:
     """Start a run, or go on with the run ``continue_run`` where the store knows it."""
+    client = mlflow.MlflowClient()
     if continue_run is not None:
         try:
-            run = mlflow.start_run(run_id=continue_run)
+            run = client.get_run(continue_run)
+            client.update_run(continue_run, status="RUNNING")
         except mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
             logger.warning(
                 "MLflow run %s cannot be continued (%s): a new one is started", continue_run, error
             )
         else:
-            mlflow.set_tags({**tags, "resumed": "true"})
+            resumed = [RunTag(key, str(value)) for key, value in {**tags, "resumed": "true"}.items()]
+            client.log_batch(continue_run, tags=resumed)
             return run
-    return mlflow.start_run(experiment_id=experiment_id, run_name=name, tags=dict(tags))
-
-
-def log_parameters(run_id: str, parameters: Mapping[str, Any]) -> None:
-    """Log flattened parameters in batches; those that the run has already are left as they are."""
-    client = mlflow.MlflowClient()
-    known = client.get_run(run_id).data.params
-    params = [Param(k, str(v)[:PARAM_LENGTH]) for k, v in flatten(parameters) if k not in known]
-    for first in range(0, len(params), 100):
-        client.log_batch(run_id, params=params[first : first + 100])
+    return client.create_run(experiment_id, run_name=name, tags=dict(tags))

@@ -1,0 +1,224 @@
+"""What surrounds an incremental run: locks, a check of resources, and the records of what was made."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import dask
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+
+from weathermill.datasets.local import remove
+from weathermill.errors import ResourceError
+from weathermill.incremental.estimates import estimate_disk
+from weathermill.incremental.locks import StoreLocks
+from weathermill.incremental.plan import NodePlan, output_path, plan_for
+from weathermill.incremental.records import (
+    Record,
+    files_of,
+    record_path,
+    remove_record,
+    stored_record,
+    write_record,
+)
+from weathermill.incremental.resources import PeakMemory, require_disk
+from weathermill.incremental.sharing import adopt
+from weathermill.parameters import validate_parameters
+from weathermill.tracking.tracker import MLflowTracker
+
+logger = logging.getLogger(__name__)
+
+
+class IncrementalHook:
+    """Plans a run under locks, and keeps the record of every output on disk.
+
+    The record of an output is removed before its node begins and written once the output is saved, so that no record
+    ever describes something else than what is there.
+    """
+
+    def __init__(self) -> None:
+        self.plan: list[NodePlan] = []
+        self._catalog: DataCatalog | None = None
+        self._locks = StoreLocks()
+        self._memory = PeakMemory()
+        self._node: Node | None = None
+        self._started = 0.0
+        self._one_by_one = False
+        self._stages: dict[str, dict[str, float]] = {}
+
+    @hook_impl
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """Lock what the run needs, plan it, and refuse it if it cannot have the disk space it needs."""
+        self.release()
+        self._catalog, self._node, self._stages = catalog, None, {}
+        parameters = validate_parameters(catalog.load("parameters"))
+        locking, resources = parameters.locking, parameters.resources
+        timeout = None if locking.timeout_minutes is None else 60 * locking.timeout_minutes
+        self._locks = StoreLocks(wait=locking.busy == "wait", timeout=timeout)
+        # Other runners skip nothing.
+        self._one_by_one = "IncrementalRunner" in str(run_params.get("runner"))
+        self._plan_under_locks(pipeline, catalog)
+        try:
+            exclusive, _ = self._stores(self.plan)
+            for path in exclusive:
+                self._clear_left_overs(path)
+            if self._one_by_one and self._adopt_equals():
+                self._plan_under_locks(pipeline, catalog)
+            budget = resources.memory_gib
+            dask.config.set({"weathermill.memory-bytes": None if budget is None else int(budget * 2**30)})
+            if budget is not None:
+                self._require_memory(budget)
+            if resources.disk_check:
+                require_disk(estimate_disk(self.plan, catalog, parameters))
+        except BaseException:
+            self.release()
+            raise
+
+    def _require_memory(self, budget: float) -> None:
+        """Refuse stages that took more memory than they may, when they were run before."""
+        for entry in self.plan:
+            for name in entry.node.outputs if entry.runs else ():
+                path = self._path(name)
+                record = stored_record(path) if path is not None else None
+                if record is not None and record.peak_memory > budget * 2**30:
+                    raise ResourceError(
+                        f"{entry.node.name} took {record.peak_memory / 2**30:.2f} GiB of memory last time, and may take "
+                        f"{budget:g} GiB",
+                        where=str(path),
+                        remedy="Raise resources.memory_gib, or take smaller batches, fewer variables or a coarser grid.",
+                    )
+
+    def _plan_under_locks(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        while True:
+            self.plan = plan_for(pipeline, catalog, force=not self._one_by_one)
+            exclusive, shared = self._stores(self.plan)
+            if self._locks.covers(exclusive, shared):
+                return
+            # Locks are always taken all at once, in one order; and what they guard may have changed until then.
+            self._locks.release()
+            self._locks.acquire(exclusive, shared)
+
+    def _stores(self, plan: Iterable[NodePlan]) -> tuple[set[Path], set[Path]]:
+        """Stores that the nodes that run write, and those that they only read."""
+        exclusive: set[Path] = set()
+        shared: set[Path] = set()
+        for entry in plan:
+            if entry.runs:
+                exclusive |= {path for name in entry.node.outputs if (path := self._path(name))}
+                for name in entry.node.inputs:
+                    if (path := self._path(name)) is not None:
+                        written = getattr(self._dataset(name), "written_while_read", False)
+                        (exclusive if written else shared).add(path)
+        return exclusive, shared - exclusive
+
+    def _clear_left_overs(self, path: Path) -> None:
+        """Remove what a killed run left beside an output; mend a replacement that it did not finish."""
+        aside = path.with_name(path.name + ".replaced")
+        if aside.exists():
+            if path.exists():
+                remove(aside)
+            else:
+                aside.rename(path)
+        record = record_path(path)
+        remove(record.with_name(record.name + ".partial"))
+
+    def _adopt_equals(self) -> bool:
+        adopted = False
+        for entry in self.plan:
+            if entry.runs and entry.reason != "forced":
+                outputs = {name: path for name in entry.node.outputs if (path := self._path(name))}
+                adopted |= adopt(entry, outputs)
+        return adopted
+
+    @hook_impl
+    def before_dataset_loaded(self, node: Node) -> None:
+        """Begin to measure, with the loading of the first input."""
+        self._begin(node)
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """Forget the outputs that are about to be made anew."""
+        self._begin(node)
+        for name in node.outputs:
+            if (path := self._path(name)) is not None:
+                remove_record(path)
+
+    def _begin(self, node: Node) -> None:
+        if self._node is not None and self._node.name == node.name:
+            return
+        self._node, self._started = node, time.time()
+        if self._one_by_one:
+            left = [e for e in self.plan if e.node.name not in self._stages]
+            self._locks.keep(*self._stores(left))
+        self._memory.start()
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
+        """Write the record, and note what the stage took."""
+        peak, now = self._memory.bytes(), time.time()
+        seconds = now - self._started
+        stage = self._stages.setdefault(node.name, {"written": 0})
+        stage |= {"seconds": seconds, "peak": peak}
+        path = self._path(dataset_name)
+        plan = next((entry for entry in self.plan if entry.node.name == node.name), None)
+        tracker = MLflowTracker.active()
+        if plan is not None and path is not None and path.exists():
+            known = getattr(self._dataset(dataset_name), "checksums", dict)()
+            files = files_of(path, known)
+            size = sum(size for size, _ in files.values())
+            stage["written"] += size
+            record = Record(
+                fingerprint=plan.fingerprints[dataset_name],
+                node=node.name,
+                made=now,
+                seconds=seconds,
+                size=size,
+                run_id=tracker.run_id if tracker else "",
+                parts=dict(plan.parts),
+                files=files,
+                peak_memory=peak,
+            )
+            write_record(path, record)
+        if tracker is not None and dataset_name == node.outputs[-1]:
+            tracker.log_metrics(
+                {f"stage/{node.name}/seconds": seconds, f"stage/{node.name}/peak_memory_gib": peak / 2**30}
+            )
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Let go of the locks and tell what each stage took."""
+        self.release()
+        if not self._stages:
+            return
+        lines = [f"{'stage':<28}{'seconds':>9}{'peak memory':>14}{'written':>14}"]
+        for name, stage in self._stages.items():
+            lines.append(
+                f"{name:<28}{stage['seconds']:>9.1f}{stage['peak'] / 2**20:>10.0f} MiB"
+                f"{stage['written'] / 2**20:>10.1f} MiB"
+            )
+        logger.info("What the stages took:\n%s", "\n".join(lines))
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Let go of the locks."""
+        self.release()
+
+    def release(self) -> None:
+        """Let go of all locks."""
+        self._memory.close()
+        self._locks.release()
+
+    def _dataset(self, name: str) -> Any:
+        return self._catalog.get(name) if self._catalog is not None and name in self._catalog else None
+
+    def _path(self, name: str) -> Path | None:
+        dataset = self._dataset(name)
+        return None if dataset is None else output_path(dataset)

@@ -1,0 +1,76 @@
+"""Taking an equal output of another environment instead of making it again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from weathermill.datasets.local import staged
+from weathermill.errors import StoreLockedError
+from weathermill.incremental.locks import StoreLocks
+from weathermill.incremental.plan import NodePlan
+from weathermill.incremental.records import SUFFIX, Record, read_record, write_record
+
+logger = logging.getLogger(__name__)
+
+
+def find_equal(output: Path, fingerprint: str) -> Path | None:
+    """Find an output of the same name and fingerprint in a folder beside the output's own.
+
+    ``data/02_intermediate/<case>/fields.zarr`` of one case may so be found by another.
+    """
+    for record in sorted(output.parent.parent.glob(f"*/{output.name}{SUFFIX}")):
+        other = record.with_name(output.name)
+        if other == output:
+            continue
+        known = read_record(other)
+        if known is not None and known.fingerprint == fingerprint:
+            return other
+    return None
+
+
+def adopt(plan: NodePlan, outputs: dict[str, Path]) -> bool:
+    """Take all outputs of a node from another environment, if it has equal ones; say whether it had.
+
+    Files are hard links where the file system has them: no output is ever changed in place, so that both
+    environments may keep, replace or delete theirs. The outputs must be locked already.
+    """
+    found = {name: find_equal(path, plan.fingerprints[name]) for name, path in outputs.items()}
+    if not outputs or not all(found.values()):
+        return False
+    locks = StoreLocks(wait=False)
+    try:
+        locks.acquire([], [path for path in found.values() if path is not None])
+    except StoreLockedError:
+        return False
+    try:
+        records: dict[str, Record | None] = {
+            name: read_record(path) if path is not None else None for name, path in found.items()
+        }
+        if any(r is None or r.fingerprint != plan.fingerprints[name] for name, r in records.items()):
+            return False
+        for name, source in found.items():
+            with staged(outputs[name]) as partial:
+                _link(source, partial)
+            write_record(outputs[name], records[name])
+            logger.info("%s: taken from %s, which is equal", name, source)
+    finally:
+        locks.release()
+    return True
+
+
+def _link(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link_file)
+    else:
+        _link_file(str(source), str(target))
+
+
+def _link_file(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

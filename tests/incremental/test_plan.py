@@ -1,0 +1,155 @@
+"""What must run, why, and what stands."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from weathermill.errors import ParameterError
+from weathermill.incremental.plan import forced_nodes, make_plan
+from weathermill.incremental.records import Record, files_of, size_of, write_record
+
+
+def plan(little, **options):
+    return make_plan(
+        little.pipeline,
+        little.catalog,
+        little.parameters,
+        node_digest=lambda node: little.digests[node.name],
+        **options,
+    )
+
+
+def reasons(little, **options):
+    return {entry.node.name: entry.reason for entry in plan(little, **options) if entry.runs}
+
+
+def run(little, **options):
+    """Do what the plan says, as the runner does."""
+    ran = []
+    for entry in plan(little, **options):
+        if not entry.runs:
+            continue
+        ran.append(entry.node.name)
+        inputs = {
+            name: little.parameters["scale"] if name.startswith("params:") else little.catalog.load(name)
+            for name in entry.node.inputs
+        }
+        for name, value in entry.node.run(inputs).items():
+            little.catalog.save(name, value)
+            if name != "lazy":
+                path = little.path(name)
+                record = Record(
+                    entry.fingerprints[name],
+                    entry.node.name,
+                    0.0,
+                    0.0,
+                    size_of(path),
+                    parts=dict(entry.parts),
+                    files=files_of(path),
+                )
+                write_record(path, record)
+    return ran
+
+
+def test_at_first_everything_runs_and_then_nothing(make_little):
+    little = make_little()
+    assert reasons(little)["store"] == "store does not exist"
+    assert run(little) == ["store", "lazily", "finish"]
+    assert little.catalog.load("result") == "RAW:1!"
+    assert run(little) == []
+    assert all("unchanged" in e.reason or "memory only" in e.reason for e in plan(little))
+
+
+def test_a_changed_parameter_is_named_and_moves_what_lies_downstream(make_little):
+    little = make_little()
+    run(little)
+    little.parameters["scale"] = 3
+    assert reasons(little) == {
+        "store": "changed: params:scale",
+        "lazily": "what it makes is kept in memory only and is needed",
+        "finish": "changed: lazy",
+    }
+    run(little)
+    assert little.catalog.load("result") == "RAW:3!"
+
+
+def test_a_parameter_that_no_node_takes_changes_nothing(make_little):
+    little = make_little()
+    run(little)
+    little.parameters["unused"] = 99
+    assert reasons(little) == {}
+
+
+def test_a_changed_source_is_named(make_little):
+    little = make_little()
+    run(little)
+    little.source.write_text("other")
+    assert reasons(little)["store"] == "changed: source"
+
+
+def test_a_source_of_another_time_counts_as_changed(make_little):
+    little = make_little()
+    run(little)
+    os.utime(little.source, (1, 1))
+    assert reasons(little)["store"] == "changed: source"
+
+
+def test_changed_code_moves_its_node_and_those_after_it(make_little):
+    little = make_little()
+    run(little)
+    little.digests["finish"] = "v2"
+    assert reasons(little) == {
+        "lazily": "what it makes is kept in memory only and is needed",
+        "finish": "changed: its code",
+    }
+    little.digests |= {"finish": "v1", "lazily": "v2"}
+    assert set(reasons(little)) == {"lazily", "finish"}
+
+
+def test_a_missing_output_brings_its_memory_only_supplier_but_not_the_store(make_little):
+    little = make_little()
+    run(little)
+    little.path("result").unlink()
+    assert run(little) == ["lazily", "finish"]
+
+
+def test_a_missing_store_that_would_be_equal_moves_what_lies_downstream(make_little):
+    little = make_little()
+    run(little)
+    little.path("store").unlink()
+    assert set(reasons(little)) == {"store", "lazily", "finish"}
+
+
+@pytest.mark.parametrize("text", ["raw:1 and more", "r"])
+def test_an_output_of_another_size_than_its_record_says_is_made_again(make_little, text):
+    little = make_little()
+    run(little)
+    little.path("result").write_text(text)
+    assert "result.txt is" in reasons(little)["finish"]
+
+
+def test_forced_nodes_run_with_all_downstream(make_little):
+    little = make_little()
+    run(little)
+    assert set(reasons(little, force={"finish"})) == {"lazily", "finish"}
+    assert reasons(little, force={"store"})["finish"] == "lazy is made anew"
+    assert set(reasons(little, force=True)) == {"store", "lazily", "finish"}
+
+
+def test_a_part_of_the_pipeline_reads_fingerprints_from_records(make_little):
+    little = make_little()
+    run(little)
+    little.pipeline = little.pipeline.only_nodes("lazily", "finish")
+    assert reasons(little) == {}, "the same fingerprints as in the whole pipeline"
+
+
+def test_a_name_that_cannot_be_forced_is_told():
+    from kedro.framework.project import configure_project
+
+    configure_project("weathermill")
+    assert "train" in forced_nodes("train")
+    assert {"ingest", "regrid"} <= set(forced_nodes("ingest regrid"))
+    with pytest.raises(ParameterError, match="trian"):
+        forced_nodes(["trian"])

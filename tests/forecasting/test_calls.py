@@ -77,3 +77,21 @@ def test_other_calendars_survive_the_store(networks, sources, tmp_path):
     stored = ForecastsDataset(filepath=str(tmp_path / "f.zarr")).load()
     assert stored["init_time"].values[0].isoformat() == "2001-01-01T06:00:00"
     assert stored["time"].values[0, 1].calendar == "noleap"
+
+
+def test_forecasts_with_forcings_follow_the_source(networks, source, tmp_path):
+    hours = np.arange(6, dtype=np.float32)[:, None, None] + np.zeros((8, 16), np.float32)
+    forced = source.assign(insolation=(("time", "latitude", "longitude"), hours, {"units": "J m-2"}))
+    model = networks(zero=False, forcing=True)
+    weather = forecast(model, forced, lead_time_hours=18)
+    assert weather["init_time"].values == source["time"].values[3]
+    state = StateReader([forced], model).read([3]).values
+    forcings = np.stack([hours[[4, 5]]])[:, :, None]
+    expected = np.stack(list(model.rollout_physical(state, 3, forcings)), axis=1)[0]
+    np.testing.assert_allclose(weather["temperature"].sel(level=850), expected[:, 2], rtol=1e-6)
+    stream = stream_forecasts(model, forced, stop="2001-01-01T18:00", lead_time_hours=18, batch_size=2)
+    stream.to_zarr(tmp_path / "f.zarr")
+    stored = ForecastsDataset(filepath=str(tmp_path / "f.zarr")).load()
+    assert stored.sizes["init_time"] == 3
+    alone = forecast(model, forced, initial_time="2001-01-01T12:00", lead_time_hours=18)
+    np.testing.assert_allclose(stored["2m_temperature"][2], alone["2m_temperature"], rtol=1e-5)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from weathermill.errors import EmptySelectionError, MissingDataError, MissingLevelError, ModelError
+from weathermill.errors import (
+    EmptySelectionError,
+    MissingDataError,
+    MissingLevelError,
+    MissingVariableError,
+    ModelError,
+)
 from weathermill.forecasting.states import StateReader, wanted_variables
 
 
@@ -45,10 +51,37 @@ def test_levels_nobody_needs_may_be_missing(networks, source):
         StateReader([source.sel(level=[50000.0])], networks())
 
 
-def test_static_channels_are_the_networks_own_and_forcings_are_refused(networks, source):
+def test_static_channels_are_the_networks_own(networks, source):
     assert StateReader([source], networks(static=True)).read([0]).sizes["channel"] == 4
-    with pytest.raises(ModelError, match="insolation"):
+
+
+def forced(source):
+    hours = np.arange(source.sizes["time"], dtype=np.float32)[:, None, None]
+    values = (hours + np.zeros((8, 16), np.float32)).astype(np.float32)
+    return source.assign(insolation=(("time", "latitude", "longitude"), values, {"units": "J m-2"}))
+
+
+def test_forcings_are_read_at_the_ends_of_the_steps(networks, source):
+    reader = StateReader([forced(source)], networks(forcing=True))
+    assert reader.read([1]).sizes["channel"] == 5
+    forcings = reader.forcings([0, 2], 4)
+    assert forcings.shape == (2, 3, 1, 8, 16)
+    np.testing.assert_array_equal(forcings[:, :, 0, 0, 0], [[1, 2, 3], [3, 4, 5]])
+    assert reader.forcings([5], 1) is None
+    assert reader.last(1) == 5 and reader.last(4) == 2
+    assert StateReader([source], networks()).last(40) == 5
+
+
+def test_forcings_that_the_source_lacks_are_told(networks, source):
+    with pytest.raises(MissingVariableError, match="insolation"):
         StateReader([source], networks(forcing=True))
+    reader = StateReader([forced(source)], networks(forcing=True))
+    with pytest.raises(
+        ModelError, match=r"forcings \(insolation\) .* for 12 h from 2001-01-02T00:00; it ends at"
+    ):
+        reader.forcings([4], 3)
+    with pytest.raises(ModelError, match="from 2001-01-01T00:00; it ends"):
+        reader.last(40)
 
 
 def test_times_are_found_or_told(networks, source):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from weathermill.errors import EmptySelectionError, ModelError, ParameterError
+from weathermill.errors import EmptySelectionError, MissingVariableError, ParameterError
 from weathermill.parameters import ForecastParameters, RegridParameters
 from weathermill.pipelines.forecast import nodes
 
@@ -72,10 +72,10 @@ def test_nothing_to_forecast_from_is_told(network):
         nodes.make_forecasts(Opened(network), network, RegridParameters(), ForecastParameters())
 
 
-def test_statics_come_from_the_network_and_forcings_are_refused(make_store, make_network, tmp_path):
+def test_statics_come_from_the_network_and_forcings_from_the_source(make_store, make_network, tmp_path):
     static = make_network(make_store(tmp_path / "static", static=True))
     initial = nodes.read_initial_state(Opened(static), static, RegridParameters(), ForecastParameters())
     assert nodes.make_forecast(initial, static, ForecastParameters(lead_time_hours=6)).sizes["lead_time"] == 1
     forced = make_network(make_store(tmp_path / "forced", forcing=True))
-    with pytest.raises(ModelError, match=r"needs forcings \(insolation\)"):
+    with pytest.raises(MissingVariableError, match="insolation"):
         nodes.read_initial_state(Opened(forced), forced, RegridParameters(), ForecastParameters())

@@ -135,7 +135,9 @@ class ForecastStream:
                 where = slice(first, first + len(batch))
                 initial, times = self.reader.read(batch).values, self.reader.times[batch]
                 gathered: list[np.ndarray] = []
-                for step, state in enumerate(self.model.rollout_physical(initial, self.steps), start=1):
+                forcings = self.reader.forcings(batch, self.steps)
+                rollout = self.model.rollout_physical(initial, self.steps, forcings)
+                for step, state in enumerate(rollout, start=1):
                     gathered.append(state)
                     progress.update(len(batch))
                     if len(gathered) == self.lead_chunk or step == self.steps:

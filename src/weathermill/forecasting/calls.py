@@ -48,12 +48,40 @@ def make_reader(
     return StateReader(opened.datasets, model, names=opened.names, method=method, vectors=vectors)
 
 
-def forecast_one(model: Forecaster, initial: xr.DataArray, *, lead_time_hours: float) -> xr.Dataset:
-    """Forecast from one state (channel, latitude, longitude) with the scalar coordinate ``time``."""
+def read_one(reader: StateReader, model: Forecaster, time: Any, lead_time_hours: float) -> xr.Dataset:
+    """Read what one forecast needs.
+
+    Parameters
+    ----------
+    reader, model
+        The source and the network.
+    time
+        The initial time; None takes the last state from which the forecast can be made.
+    lead_time_hours
+        How far.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``state`` (channel, latitude, longitude) and, for a network with forcings, ``forcings`` (step, forcing, latitude,
+        longitude), physical units; with the scalar coordinate ``time``.
+    """
     steps = step_count(model, lead_time_hours)
+    position = reader.last(steps) if time is None else reader.index(time)
+    needed = reader.read([position]).isel(time=0).to_dataset(name="state")
+    forcings = reader.forcings([position], steps)
+    if forcings is not None:
+        needed["forcings"] = (("step", "forcing", "latitude", "longitude"), forcings[0])
+    return needed
+
+
+def forecast_one(model: Forecaster, initial: xr.Dataset, *, lead_time_hours: float) -> xr.Dataset:
+    """Forecast from what `read_one` read."""
+    steps = step_count(model, lead_time_hours)
+    forcings = initial["forcings"].values[None] if "forcings" in initial else None
     states = []
     with Progress("forecast", steps, "steps") as progress:
-        for state in model.rollout_physical(initial.values[None], steps):
+        for state in model.rollout_physical(initial["state"].values[None], steps, forcings):
             states.append(state[0])
             progress.update()
     init_times = np.atleast_1d(initial["time"].values)
@@ -78,7 +106,8 @@ def forecast(
         Anything that can be ingested: NetCDF or GRIB files (globs), a Zarr store, a URL, a list of them, or an
         ``xarray.Dataset``; in any naming, units and grid. States on another grid are regridded.
     initial_time
-        ISO 8601; the last state of the source by default.
+        ISO 8601; the last state of the source by default (for a network with forcings, the last from which the source
+        holds them).
     lead_time_hours
         How far, rounded up to a time step.
     method
@@ -97,11 +126,11 @@ def forecast(
     MissingVariableError, MissingLevelError, MissingDataError
         If the state lacks what the network needs.
     ModelError
-        If the network needs forcings.
+        If the network needs forcings, and the source does not hold them for so long.
     """
     reader = make_reader(model, source, method=method)
-    position = len(reader.times) - 1 if initial_time is None else reader.index(initial_time)
-    return forecast_one(model.eval(), reader.read([position]).isel(time=0), lead_time_hours=lead_time_hours)
+    needed = read_one(reader, model, initial_time, lead_time_hours)
+    return forecast_one(model.eval(), needed, lead_time_hours=lead_time_hours)
 
 
 def stream_forecasts(

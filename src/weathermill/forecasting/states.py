@@ -23,24 +23,13 @@ logger = logging.getLogger(__name__)
 
 
 def wanted_variables(channels: ChannelTable) -> dict[str, Any]:
-    """The arguments of ``canonicalise`` that give the prognostic channels of a network.
+    """The arguments of ``canonicalise`` that give the prognostic and forcing channels of a network.
 
     Static channels are not among them: the network carries its own.
-
-    Raises
-    ------
-    ModelError
-        If the network needs forcings, which no initial state gives for the times to come.
     """
-    forcings = [c.name for c in channels if c.role == "forcing"]
-    if forcings:
-        raise ModelError(
-            f"the network needs forcings ({', '.join(forcings)}) at every step, which an initial state does not give",
-            remedy="Forecast from a tensor store that holds them (Forecaster.rollout_physical with forcings), or train"
-            " without them.",
-        )
-    pressure = [c for c in channels if c.role == "prognostic" and c.level is not None]
-    surface = [c.name for c in channels if c.role == "prognostic" and c.level is None]
+    dynamic = [channels[i] for i in channels.dynamic]
+    pressure = [c for c in dynamic if c.level is not None]
+    surface = [c.name for c in dynamic if c.level is None]
     levels = {
         variable: {c.level for c in pressure if c.variable == variable}
         for variable in dict.fromkeys(c.variable for c in pressure)
@@ -74,8 +63,6 @@ class StateReader:
 
     Raises
     ------
-    ModelError
-        If the network needs forcings.
     MissingVariableError, MissingLevelError, UnitsError
         As ``canonicalise``.
     """
@@ -98,7 +85,10 @@ class StateReader:
             weights = make_weights(grid_of(fields), target, method)
             fields = apply_weights(fields, weights, target, vectors=vectors)
         channels, _ = to_channels(fields, prognostic=[*wanted["variables"], *wanted["surface_variables"]])
-        self._states = channels.sel(channel=[model.channels[i].name for i in model.channels.prognostic])
+        self._states = channels.sel(channel=[model.channels[i].name for i in model.channels.dynamic])
+        self._forcings = [model.channels[i].name for i in model.channels.forcing]
+        self._step_hours = model.time_step / 3600
+        self._by_time: dict[str, int] | None = None
         self.times: np.ndarray = fields["time"].values
 
     def index(self, time: Any) -> int:
@@ -168,15 +158,81 @@ class StateReader:
             )
         return chosen
 
+    def last(self, steps: int) -> int:
+        """The position of the last state from which a forecast of ``steps`` steps can be made.
+
+        That is the last one of all, or, for a network with forcings, the last from which the source holds them.
+
+        Raises
+        ------
+        ModelError
+            If the source holds the forcings from no state for so long.
+        """
+        for position in reversed(range(len(self.times))):
+            if not self._missing_forcing(position, steps):
+                return position
+        raise self._lacks_forcings(self.times[0], steps)
+
+    def forcings(self, positions: Sequence[int], steps: int) -> np.ndarray | None:
+        """Read the forcings at the ends of all steps but the last.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            (n, steps - 1, forcing, latitude, longitude), float32, physical units; None where there are none to read.
+
+        Raises
+        ------
+        ModelError
+            If the source lacks a time.
+        MissingDataError
+            If forcings have missing values.
+        """
+        if not self._forcings or steps < 2:
+            return None
+        windows = []
+        for position in positions:
+            if self._missing_forcing(position, steps):
+                raise self._lacks_forcings(self.times[position], steps)
+            windows.append(self._valid_positions(position, steps))
+        needed = sorted({index for window in windows for index in window})
+        values = self._checked(self._states.sel(channel=self._forcings).isel(time=needed).compute()).values
+        place = {index: i for i, index in enumerate(needed)}
+        return np.stack([values[[place[index] for index in window]] for window in windows])
+
+    def _valid_positions(self, position: int, steps: int) -> list[int | None]:
+        keys = self._positions_by_time()
+        start = self.times[[position]]
+        later = [add_hours(start, self._step_hours * step)[0] for step in range(1, steps)]
+        return [keys.get(_text(time)) for time in later]
+
+    def _positions_by_time(self) -> dict[str, int]:
+        if self._by_time is None:
+            self._by_time = {_text(time): i for i, time in enumerate(self.times)}
+        return self._by_time
+
+    def _missing_forcing(self, position: int, steps: int) -> bool:
+        return bool(self._forcings) and None in self._valid_positions(position, steps)
+
+    def _lacks_forcings(self, time: Any, steps: int) -> ModelError:
+        return ModelError(
+            f"the network needs forcings ({', '.join(self._forcings)}) at every step, and the source does not hold them"
+            f" for {self._step_hours * (steps - 1):g} h from {_text(time)}; it ends at {_text(self.times[-1])}",
+            where=", ".join(self.names) or None,
+            remedy="Choose an earlier initial time or a shorter lead time, or add a source with the forcings to come.",
+        )
+
     def read(self, positions: Sequence[int]) -> xr.DataArray:
-        """Read some states: (time, channel, latitude, longitude), float32, physical units.
+        """Read some states: (time, channel, latitude, longitude), float32, physical units, forcings included.
 
         Raises
         ------
         MissingDataError
             If a state has missing values; it names channels and time.
         """
-        states = self._states.isel(time=list(positions)).compute()
+        return self._checked(self._states.isel(time=list(positions)).compute())
+
+    def _checked(self, states: xr.DataArray) -> xr.DataArray:
         absent = states.isnull().any(("latitude", "longitude"))
         if bool(absent.any()):
             at = int(np.flatnonzero(absent.any("channel").values)[0])

@@ -7,7 +7,7 @@ import xarray as xr
 from weathermill.errors import ParameterError
 from weathermill.fields.opening import OpenedSources
 from weathermill.forecasting.batches import ForecastStream
-from weathermill.forecasting.calls import forecast_one
+from weathermill.forecasting.calls import forecast_one, read_one
 from weathermill.forecasting.states import StateReader
 from weathermill.models.forecaster import Forecaster
 from weathermill.parameters import ForecastParameters, RegridParameters
@@ -20,28 +20,26 @@ def _reader(raw: OpenedSources, model: Forecaster, regrid: RegridParameters) -> 
 
 def read_initial_state(
     raw: OpenedSources, model: Forecaster, regrid: RegridParameters, parameters: ForecastParameters
-) -> xr.DataArray:
+) -> xr.Dataset:
     """Take one state from any source that can be ingested, on the grid and in the channels of the network.
 
     Returns
     -------
-    xarray.DataArray
-        (channel, latitude, longitude), physical units, with the scalar coordinate ``time``.
+    xarray.Dataset
+        ``state`` and, where the network has them, ``forcings``; see ``weathermill.forecasting.calls.read_one``.
 
     Raises
     ------
     MissingDataError
-        If the state has missing values.
+        If there are missing values.
     ModelError
-        If the network needs forcings.
+        If the network needs forcings, and the source does not hold them for so long.
     """
     reader = _reader(raw, model, regrid)
-    time = parameters.initial_time
-    position = len(reader.times) - 1 if time is None else reader.index(time)
-    return reader.read([position]).isel(time=0)
+    return read_one(reader, model, parameters.initial_time, parameters.lead_time_hours)
 
 
-def make_forecast(initial: xr.DataArray, model: Forecaster, parameters: ForecastParameters) -> xr.Dataset:
+def make_forecast(initial: xr.Dataset, model: Forecaster, parameters: ForecastParameters) -> xr.Dataset:
     """Forecast from one state.
 
     Returns

@@ -16,6 +16,7 @@ import mlflow
 import psutil
 from mlflow.entities import Run, RunStatus, RunTag
 
+from weathermill.tracking.database import make_database
 from weathermill.tracking.settings import TrackingSettings
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,9 @@ def git_state(project: Path) -> dict[str, str]:
 
 def connect(settings: TrackingSettings, project: Path) -> str:
     """Point MLflow at the store of the project and return the experiment's id, made if it is new."""
-    mlflow.set_tracking_uri(settings.resolved_uri(project))
+    uri = settings.resolved_uri(project)
+    make_database(uri)
+    mlflow.set_tracking_uri(uri)
     experiment = mlflow.get_experiment_by_name(settings.experiment)
     if experiment is None:
         location = settings.resolved_artifacts(project)

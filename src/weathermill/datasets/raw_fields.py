@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
 from weathermill.errors import SourceNotFoundError
 from weathermill.fields.opening import OpenedSources, expand_local, open_sources
+from weathermill.incremental.records import files_of
 from weathermill.redaction import redact_values
 
 
@@ -21,7 +24,8 @@ class RawFieldsDataset(AbstractDataset):
     filepath
         One path, glob or URL, or a list of them.
     load_args
-        ``engine``, ``group`` and ``storage_options`` of `open_sources`.
+        ``engine``, ``group`` and ``storage_options`` of `open_sources`; and ``full_fingerprint``: true to have every
+        byte of local files hashed to see whether they changed, instead of samples.
     credentials
         Merged into ``storage_options``; they appear in no description.
     metadata
@@ -51,7 +55,7 @@ class RawFieldsDataset(AbstractDataset):
 
     def load(self) -> OpenedSources:
         """Open all sources."""
-        arguments = dict(self._load_args)
+        arguments = {key: value for key, value in self._load_args.items() if key != "full_fingerprint"}
         options = {**(arguments.pop("storage_options", None) or {}), **self._credentials}
         return open_sources(self._paths, storage_options=options, **arguments)
 
@@ -73,6 +77,9 @@ class RawFieldsDataset(AbstractDataset):
         """Digest sizes, times of modification and sampled contents of all sources."""
         with self.load() as opened:
             parts = [f"{d.size} {d.modified} {d.sha256}" for d in opened.descriptions]
+            if self._load_args.get("full_fingerprint"):
+                files = [Path(d.location) for d in opened.descriptions]
+                parts += [json.dumps(files_of(path)) for path in files if path.exists()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def lineage(self, data: OpenedSources) -> list[dict[str, str]]:

@@ -165,6 +165,13 @@ def test_the_logged_model_takes_physical_units(finished, run):
     assert 200 < out[0, 0, store.channels.index("temperature_850")].mean() < 320
 
 
+def test_the_alias_points_to_the_runs_model(run):
+    version = mlflow.MlflowClient().get_model_version_by_alias("weathermill", "newest")
+    assert version.run_id == run["run_id"]
+    loaded = mlflow.pyfunc.load_model("models:/weathermill@newest")
+    assert set(loaded.metadata.metadata["channel"]) == CHANNELS
+
+
 def test_weights_are_reused_on_the_next_run(finished, caplog):
     weights = finished.file("03_primary", "sample", "regrid_weights.nc")
     before = weights.stat().st_mtime_ns

@@ -150,8 +150,10 @@ def test_a_server_that_does_not_answer_is_not_asked_at_every_call(server, tmp_pa
     monkeypatch.setattr(operations, "perform", slow)
     for number in range(20):
         tracker.set_tags({"n": number})
+        tracker.log_metrics({"loss": 1.0}, number)
+        tracker.flush()
     assert len(asked) == 1
-    assert tracker.last_step("loss") is None
+    assert tracker.last_step("loss") == 19
 
 
 def test_last_step_counts_what_waits(server, tmp_path):
@@ -184,3 +186,17 @@ def test_operations_are_plain_json(server, tmp_path):
     tracker.flush()
     lines = (tmp_path / FOLDER / tracker.run_id / "calls.jsonl").read_text().splitlines()
     assert [json.loads(line)["op"] for line in lines] == ["text", "input", "metrics"]
+
+
+def test_a_store_that_cannot_even_be_opened_stops_nothing(server, tmp_path, monkeypatch):
+    def locked(*_, **__):
+        raise mlflow.exceptions.MlflowException("database is locked")
+
+    monkeypatch.setattr(mlflow, "MlflowClient", locked)
+    tracker = MLflowTracker.begin_locally(SETTINGS, tmp_path, name="all", tags={})
+    tracker.log_metrics({"loss": 1.0}, 4)
+    assert tracker.last_step("loss") == 4
+    tracker.end("FINISHED")
+    monkeypatch.undo()
+    (run_id,) = send_left_overs(SETTINGS, tmp_path)
+    assert steps(run_id) == [4]

@@ -62,7 +62,7 @@ def test_a_store_that_does_not_answer_loses_nothing(experiment, monkeypatch):
         for step in range(700):
             tracker.log_metrics({"loss": float(step)}, step)
         tracker.flush()
-    tracker.flush()
+    tracker.flush(insist=True)
     assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")) == 700
 
 

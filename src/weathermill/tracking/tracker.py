@@ -63,7 +63,8 @@ class MLflowTracker:
         self._first_id = run_id
         self.project = project
         self._settings = settings
-        self._client = mlflow.MlflowClient(tracking_uri)
+        self._uri = tracking_uri
+        self._made_client: mlflow.MlflowClient | None = None
         self._rows: list[list[Any]] = []
         self._pending = Pending(project / FOLDER / run_id if project is not None else None)
         self._last = time.monotonic()
@@ -89,6 +90,13 @@ class MLflowTracker:
         begin = {"op": "begin", "name": name, "tags": dict(tags), "start_time": _now()}
         tracker._pending.append(begin)
         return tracker
+
+    @property
+    def _client(self) -> mlflow.MlflowClient:
+        """The client; making it may already ask the store."""
+        if self._made_client is None:
+            self._made_client = mlflow.MlflowClient(self._uri)
+        return self._made_client
 
     def make_current(self, current: bool = True) -> None:
         """Have :meth:`active` give this tracker, or no longer."""
@@ -166,10 +174,11 @@ class MLflowTracker:
         registration = {"registered_model_name": registered_model_name, "alias": alias}
         self._tell({"op": "model", "path": str(folder), **registration})
 
-    def flush(self) -> None:
-        """Send what waits, if the server takes it."""
+    def flush(self, *, insist: bool = False) -> None:
+        """Send what waits; a server that has just not answered is asked again only if one insists."""
         with self._mutex:
-            self._failed_at = -math.inf
+            if insist:
+                self._failed_at = -math.inf
             self._send_metrics()
             self._send_pending()
 
@@ -246,7 +255,7 @@ class MLflowTracker:
         known = synced_runs(self.project).get(self._first_id)
         if known is None:
             experiment = runs.connect(self._settings, self.project)
-            self._client = mlflow.MlflowClient()
+            self._made_client = None
             # A process may have been killed after it made the run and before it noted that.
             made = self._client.search_runs([experiment], f"tags.local_run_id = '{self._first_id}'")
             run = (
@@ -282,7 +291,7 @@ def send_left_overs(settings: TrackingSettings, project: Path) -> list[str]:
         if not tracker._pending.usable:
             continue
         number = len(tracker._pending)
-        tracker.flush()
+        tracker.flush(insist=True)
         if not tracker._pending:
             tracker._pending.save()
             complete.append(tracker.run_id)

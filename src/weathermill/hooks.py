@@ -149,17 +149,18 @@ class MLflowHook:
             **runs.process_tags(),
             **runs.git_state(self._project),
         }
-        tracker = self._begin(f"{pipelines} {env}", tags, self._run_to_continue(pipeline))
-        self._tracker = tracker
-        tracker.make_current()
-        tracker.log_params(dict(runs.flatten(self._raw_parameters)))
-        tracker.log_dict(runs.software_versions(), "software.json")
-        tracker.log_dict(description_of(run_params, self._raw_parameters, plan), DESCRIPTION)
+        # Before the run begins, so that a signal finds someone to close it.
         atexit.register(self._end, "KILLED")
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP):
                 self._previous_handlers[number] = signal.getsignal(number)
                 signal.signal(number, self._terminated)
+        self._tracker = self._begin(f"{pipelines} {env}", tags, self._run_to_continue(pipeline))
+        tracker = self._tracker
+        tracker.make_current()
+        tracker.log_params(dict(runs.flatten(self._raw_parameters)))
+        tracker.log_dict(runs.software_versions(), "software.json")
+        tracker.log_dict(description_of(run_params, self._raw_parameters, plan), DESCRIPTION)
         self._log_upstream(pipeline)
 
     def _begin(self, name: str, tags: dict[str, str], continue_run: str | None) -> MLflowTracker:
@@ -171,8 +172,9 @@ class MLflowHook:
             send_left_overs(self._settings, self._project)
             runs.close_abandoned(experiment_id)
             self._run = run = runs.start(experiment_id, name=name, tags=tags, continue_run=continue_run)
+            self._tracker = MLflowTracker(run.info.run_id, project=self._project, settings=self._settings)
             logger.info("MLflow run %s (%s)", run.info.run_name, run.info.run_id)
-            return MLflowTracker(run.info.run_id, project=self._project, settings=self._settings)
+            return self._tracker
         except Exception as error:
             logger.warning(
                 "MLflow does not answer; the run is kept in %s and told later: %s",
@@ -294,11 +296,10 @@ class MLflowHook:
         self._end("FAILED")
 
     def _end(self, status: str) -> None:
-        if self._tracker is None:
-            return
-        tracker, self._tracker = self._tracker, None
         atexit.unregister(self._end)
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._previous_handlers = {}
-        tracker.end(status)
+        if self._tracker is not None:
+            tracker, self._tracker = self._tracker, None
+            tracker.end(status)

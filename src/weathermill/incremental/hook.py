@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import time
 from collections.abc import Iterable
@@ -51,6 +52,7 @@ class IncrementalHook:
         self._started = 0.0
         self._one_by_one = False
         self._stages: dict[str, dict[str, float]] = {}
+        atexit.register(self.release)
 
     @hook_impl
     def before_pipeline_run(

@@ -111,7 +111,11 @@ def test_a_damaged_store_is_named(tmp_path):
 
 
 def test_an_array_with_names_round_trips_without_warnings(tmp_path, recwarn):
-    array = make_fields()["temperature"].rename(level="channel").assign_coords(channel=["t_500", "t_700", "t_850"])
+    array = (
+        make_fields()["temperature"]
+        .rename(level="channel")
+        .assign_coords(channel=["t_500", "t_700", "t_850"])
+    )
     store = ZarrArrayDataset(filepath=str(tmp_path / "normalised.zarr"))
     store.save(array)
     loaded = store.load()

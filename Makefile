@@ -49,4 +49,4 @@ ui: $(VENV)/.installed
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --workers 1
 
 clean:
-	rm -rf data/0[2-8]_* mlflow.db* mlartifacts mlruns benchmarks/results
+	rm -rf data/0[2-8]_* mlflow.db* mlartifacts mlflow_pending mlruns benchmarks/results

@@ -26,7 +26,7 @@ SMALL = {
     },
     "regrid": {"target": "15x30_poles"},
     "model": {"base_channels": 8, "depth": 2},
-    "train": {"epochs": 2, "batch_size": 8},
+    "train": {"epochs": 2, "batch_size": 8, "rollout": [1]},
     "evaluate": {
         "lead_time_hours": 24,
         "headline_channels": ["geopotential_500", "2m_temperature"],

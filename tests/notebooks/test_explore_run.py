@@ -48,6 +48,8 @@ def test_is_kept_without_outputs():
 def test_runs_from_top_to_bottom(finished_run, monkeypatch):
     monkeypatch.setenv("KEDRO_ENV", "ecmwf_sample")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # Another backend than the notebook's own shows no figures.
+    monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     # From a folder below the project, as Jupyter opens it.
     resources = {"metadata": {"path": str(finished_run / "notebooks")}}

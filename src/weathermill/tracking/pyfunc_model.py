@@ -26,6 +26,9 @@ class ForecastModel(mlflow.pyfunc.PythonModel):
     ``latitude`` and ``longitude``.
     """
 
+    # The signature is given when the model is logged; MLflow would ask for type hints to infer one from.
+    _skip_type_hint_validation = True
+
     def load_context(self, context: Any) -> None:
         """Load the weights."""
         self.forecaster = Forecaster.load(context.artifacts["forecaster"], device=choose_device())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -82,6 +83,16 @@ class RegridParameters(_Parameters):
     ] = "conservative"
     vectors: bool = False
     thresholds: dict[str, Annotated[float, Field(ge=0)]] = {}
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> RegridParameters:
+        name = self.target.get("name") if isinstance(self.target, dict) else self.target
+        if name is not None and (reduced := re.fullmatch(r"\s*[Oo](\d+)\s*", str(name))):
+            raise ValueError(
+                f"the target {name} is a reduced grid, and the network needs a latitude-longitude grid;"
+                f" N{reduced[1]} has the same rows"
+            )
+        return self
 
 
 class PeriodParameters(_Parameters):

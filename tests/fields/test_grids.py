@@ -73,7 +73,8 @@ def test_points_and_turned_grids():
     [
         ("one degree", "unknown"),
         ("0.7deg", "does not divide"),
-        ("O96", "reduced grid"),
+        ("O1", "out of reach"),
+        ({"name": "O8", "longitude_start": 1}, "begin at Greenwich"),
         ("1x2", "at least 2 rows"),
         ({"latitude": [0, 10]}, "cannot be made of the keys"),
         ({"latitude": [0, 10], "longitude": [0, 10], "step": 3}, "do not lead"),

@@ -158,6 +158,44 @@ def gaussian_number(latitude: np.ndarray) -> int | None:
     return n // 2 if np.abs(ordered - latitude).max() < 1e-3 else None
 
 
+def octahedral_rows(n: int) -> np.ndarray:
+    """Return how many points each of the 2N rows of an octahedral grid has: 4i + 16 in row i from either pole."""
+    half = 4 * np.arange(1, n + 1) + 16
+    return np.concatenate([half, half[::-1]])
+
+
+def octahedral_points(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return latitudes and longitudes of the octahedral reduced Gaussian grid O``n``, row by row from the north.
+
+    Rows lie on the Gaussian latitudes of 2N rows, and each begins at Greenwich.
+    """
+    rows = octahedral_rows(n)
+    latitude, _ = gaussian_latitudes(2 * n)
+    longitude = np.concatenate([360.0 * np.arange(count) / count for count in rows])
+    return np.repeat(latitude, rows), longitude
+
+
+def octahedral_number(latitude: np.ndarray, longitude: np.ndarray) -> int | None:
+    """Return N where points are those of the grid ON in its order, to 1e-3 degrees, otherwise None."""
+    # There are 4N(N + 9) of them.
+    n = round(np.sqrt(np.size(latitude) / 4 + 20.25) - 4.5)
+    if not 2 <= n <= 2000 or np.size(latitude) != 4 * n * (n + 9):
+        return None
+    rows, columns = octahedral_points(n)
+    turn = np.abs(np.mod(np.asarray(longitude, dtype=np.float64) - columns + 180.0, 360.0) - 180.0)
+    return n if turn.max() < 1e-3 and np.abs(rows - latitude).max() < 1e-3 else None
+
+
+def octahedral_areas(n: int) -> np.ndarray:
+    r"""Return the area of each point of the grid O``n`` on the unit sphere, in steradians.
+
+    The band of a row, whose area is its Gaussian weight times :math:`2\pi`, is shared equally by its points.
+    """
+    rows = octahedral_rows(n)
+    latitude, _ = gaussian_latitudes(2 * n)
+    return np.repeat(2.0 * np.pi * band_areas(latitude_corners(latitude)) / rows, rows)
+
+
 def band_areas(corners: np.ndarray) -> np.ndarray:
     """Return the area of each band between latitudes, per radian on a unit sphere: differences of sines."""
     corners = np.asarray(corners, dtype=np.float64)

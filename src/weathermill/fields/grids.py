@@ -26,6 +26,8 @@ from weathermill.fields.geometry import (
     is_global_longitude,
     latitude_corners,
     longitude_corners,
+    octahedral_number,
+    octahedral_points,
 )
 
 __all__ = [
@@ -36,9 +38,13 @@ __all__ = [
     "grid_corners",
     "grid_hash",
     "grid_of",
+    "grid_points",
     "has_pole_points",
     "is_global_longitude",
+    "is_point_list",
+    "is_rectilinear",
     "named_grid",
+    "point_list",
 ]
 
 _DEGREES = re.compile(r"^(?P<step>\d+(?:\.\d+)?)\s*deg(?:rees?)?(?:_(?P<poles>poles|cells))?$")
@@ -47,7 +53,7 @@ _OCTAHEDRAL = re.compile(r"^[Oo](?P<n>\d+)$")
 _SIZE = re.compile(r"^(?P<a>\d+)\s*x\s*(?P<b>\d+)(?:_(?P<poles>poles|cells))?$")
 
 _HELP = (
-    "Use a name such as 1.5deg, 1deg_poles, 31x60_poles, 64x32, N80, a box"
+    "Use a name such as 1.5deg, 1deg_poles, 31x60_poles, 64x32, N80, O96, a box"
     " {latitude: [72, 34], longitude: [-25, 45], step: 0.25} or {file: path}."
 )
 
@@ -67,6 +73,7 @@ def named_grid(spec: str | Mapping[str, Any] | xr.Dataset) -> xr.Dataset:
           half a cell away otherwise; ``_poles`` and ``_cells`` say so.
         - ``"N80"`` or ``"F80"``: the regular Gaussian grid of 160 x 320 points, with the Gaussian quadrature
           weights as areas.
+        - ``"O96"``: the octahedral reduced Gaussian grid, a list of points along one dimension ``points``.
         - a mapping with ``latitude: [north, south]``, ``longitude: [west, east]`` and ``step`` (one number or
           ``[dlat, dlon]``): points on both ends, a region.
         - a mapping with ``latitude`` and ``longitude`` lists of more than two points: those points.
@@ -77,7 +84,8 @@ def named_grid(spec: str | Mapping[str, Any] | xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         Coordinates ``latitude`` (descending) and ``longitude`` (ascending) in degrees, float64, and
-        ``latitude_bounds`` (latitude, bounds), ``longitude_bounds`` (longitude, bounds) as CF bounds.
+        ``latitude_bounds`` (latitude, bounds), ``longitude_bounds`` (longitude, bounds) as CF bounds. For a
+        reduced grid as :func:`point_list` returns it.
 
     Raises
     ------
@@ -103,10 +111,10 @@ def named_grid(spec: str | Mapping[str, Any] | xr.Dataset) -> xr.Dataset:
         latitude, _ = gaussian_latitudes(2 * n)
         return build_grid(latitude, 360.0 / (4 * n) * np.arange(4 * n), name=text)
     if match := _OCTAHEDRAL.match(text):
-        raise GridError(
-            f"{text} is a reduced grid, whose rows differ in length and make no rectangular array",
-            remedy=f"Take the regular Gaussian grid of the same rows, N{match['n']}.",
-        )
+        n = int(match["n"])
+        if not 2 <= n <= 2000:
+            raise GridError(f"an octahedral grid O{n} is out of reach; O2 to O2000 are built")
+        return point_list(*octahedral_points(n), name=text)
     raise GridError(f"grid {text!r} is unknown", remedy=_HELP)
 
 
@@ -139,6 +147,10 @@ def _grid_from_mapping(spec: dict[str, Any]) -> xr.Dataset:
     if "name" in spec:
         grid = named_grid(str(spec["name"]))
         start = float(spec.get("longitude_start", 0.0))
+        if is_point_list(grid):
+            if start != 0.0:
+                raise GridError(f"{spec['name']} is a reduced grid, whose rows begin at Greenwich")
+            return grid
         longitude = grid.longitude.values - grid.longitude.values[0] + start
         return build_grid(grid.latitude.values, longitude, name=f"{spec['name']}, from {start:g}E")
     unknown = set(spec) - {"latitude", "longitude", "step"}
@@ -229,14 +241,54 @@ def build_grid(
     )
 
 
+def point_list(latitude: np.ndarray, longitude: np.ndarray, *, name: str = "") -> xr.Dataset:
+    """Return points that make no rectangular array, such as those of a reduced grid, as a dataset.
+
+    Returns
+    -------
+    xarray.Dataset
+        Coordinates ``latitude`` (points) and ``longitude`` (points) in degrees, float64, without bounds.
+    """
+    latitude = np.asarray(latitude, dtype=np.float64)
+    longitude = np.asarray(longitude, dtype=np.float64)
+    if latitude.size == 0 or np.abs(latitude).max() > 90.0 + 1e-9:
+        raise GridError("a list of points is empty or runs beyond the poles", where=name)
+    return xr.Dataset(
+        coords={
+            "latitude": ("points", latitude, {"standard_name": "latitude", "units": "degrees_north"}),
+            "longitude": ("points", longitude, {"standard_name": "longitude", "units": "degrees_east"}),
+        },
+        attrs={"grid": name or f"{latitude.size} points"},
+    )
+
+
+def is_point_list(grid: xr.Dataset) -> bool:
+    """Return whether a grid is a list of points: latitude and longitude along one and the same dimension."""
+    return grid.latitude.ndim == 1 and grid.latitude.dims == grid.longitude.dims
+
+
+def is_rectilinear(grid: xr.Dataset) -> bool:
+    """Return whether a grid is the product of its latitudes and longitudes."""
+    return grid.latitude.ndim == 1 and not is_point_list(grid)
+
+
+def grid_points(grid: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return latitude and longitude of every point of a grid, flat, in degrees."""
+    latitude, longitude = grid.latitude.values, grid.longitude.values
+    if is_rectilinear(grid):
+        latitude, longitude = np.meshgrid(latitude, longitude, indexing="ij")
+    return latitude.ravel(), longitude.ravel()
+
+
 def grid_of(
     dataset: xr.Dataset, *, name: str = "", findings: MutableSequence[Finding] | None = None
 ) -> xr.Dataset:
     """Return the horizontal grid of a dataset: its coordinates and, where it has them, bounds.
 
     Rectilinear coordinates become ``latitude`` and ``longitude`` as in :func:`named_grid`, in the order of
-    the dataset. Curvilinear ones keep their two dimensions and get no bounds unless the file has vertices. A
-    duplicated cyclic column is left out and told.
+    the dataset. Curvilinear ones keep their two dimensions and get no bounds unless the file has vertices.
+    Where both lie along one dimension they are a list of points, as in :func:`point_list`. A duplicated cyclic
+    column is left out and told.
 
     Raises
     ------
@@ -252,6 +304,8 @@ def grid_of(
     label = name or str(dataset.attrs.get("grid", ""))
     if latitude.ndim == 2:
         return _curvilinear(dataset, latitude, longitude, label)
+    if latitude.ndim == 1 and latitude.dims == longitude.dims:
+        return point_list(latitude.values, longitude.values, name=label)
     bounds = {}
     for axis, variable in (("latitude", latitude), ("longitude", longitude)):
         bounds_name = variable.attrs.get("bounds", variable.encoding.get("bounds"))
@@ -307,8 +361,14 @@ def grid_corners(grid: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     GridError
-        For a curvilinear grid without vertices.
+        For a curvilinear grid without vertices, and for a list of points.
     """
+    if is_point_list(grid):
+        raise GridError(
+            "a list of points, such as a reduced grid, has no cells with corners",
+            where=str(grid.attrs.get("grid", "")),
+            remedy="Interpolate (bilinear, patch, nearest_s2d), or name a regular grid such as 1deg or N80.",
+        )
     if grid.latitude.ndim == 2:
         if "latitude_bounds" not in grid.variables:
             raise GridError(
@@ -345,7 +405,9 @@ def grid_hash(grid: xr.Dataset) -> str:
     """
     digest = hashlib.sha256()
     arrays = [grid.latitude.values, grid.longitude.values]
-    if grid.latitude.ndim == 1:
+    if is_point_list(grid):
+        digest.update(b"points")
+    elif grid.latitude.ndim == 1:
         arrays.extend(grid_corners(grid) if min(grid.latitude.size, grid.longitude.size) > 1 else ())
     elif "latitude_bounds" in grid.variables:
         arrays.extend([grid.latitude_bounds.values, grid.longitude_bounds.values])
@@ -362,6 +424,14 @@ def describe_grid(grid: xr.Dataset) -> dict[str, Any]:
     latitude, longitude = grid.latitude.values, grid.longitude.values
     if latitude.ndim == 2:
         return {"kind": "curvilinear", "shape": list(latitude.shape)}
+    if is_point_list(grid):
+        n = octahedral_number(latitude, longitude)
+        return {
+            "kind": f"octahedral reduced Gaussian O{n}" if n else "points",
+            "shape": [latitude.size],
+            "latitude_range": [float(latitude[0]), float(latitude[-1])],
+            "longitude_range": [float(longitude.min()), float(longitude.max())],
+        }
     steps = np.abs(np.diff(latitude)), np.abs(np.diff(longitude))
     n = gaussian_number(latitude)
     regular = all(s.size and np.ptp(s) < 1e-4 for s in steps)

@@ -140,6 +140,8 @@ def render_regrid_report(
     """
     step = report["sampled_steps"][len(report["sampled_steps"]) // 2] if report["sampled_steps"] else 0
     pictures = []
+    if any(len(report[f"{end}_grid"]["shape"]) == 1 for end in ("source", "target")):
+        maps = 0  # A list of points is no map.
     for name in list(report["variables"])[:maps]:
         before, after = (_one_map(fields[name], step) for fields in (source, regridded))
         pictures.append((_title(name, before), _picture(name, before, after)))

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.fields.geometry import has_pole_points
-from weathermill.fields.grids import describe_grid
+from weathermill.fields.grids import describe_grid, is_point_list, is_rectilinear
 from weathermill.fields.vocabulary import CONVENTIONS
 from weathermill.fields.weight_making import resolution_ratio
 from weathermill.fields.weights import RegridWeights, grid_areas
@@ -66,9 +66,12 @@ def regrid_report(
     for name in sorted(map(str, regridded.data_vars), key=lambda n: (order.get(n, len(order)), n)):
         after = regridded[name]
         before = source.get(str(name))
-        if before is None or (not {"latitude", "longitude"} <= set(map(str, after.dims)) and after.ndim < 2):
+        if before is None or (is_point_list(weights.target) and after.dims[-1:] != ("points",)):
             continue
-        if before.shape[-2:] != weights.source_shape or after.shape[-2:] != weights.target_shape:
+        if not all(
+            field.shape[-len(shape) :] == shape
+            for field, shape in ((before, weights.source_shape), (after, weights.target_shape))
+        ):
             continue
         variables[str(name)] = _measure(before, after, weights, areas, positions)
     return {
@@ -110,7 +113,8 @@ class _Areas:
         self.shared_polygons: list[np.ndarray] | None = None
         spheres = all(abs(area.sum() - 4 * np.pi) < 1e-6 for area in self.exact)
         if spheres and weights.mask is None:
-            self.shared, self.shared_polygons = self.exact, self.polygons
+            self.shared = self.exact
+            self.shared_polygons = self.polygons if all(area.any() for area in self.polygons) else None
         elif weights.method == "conservative" and all(area.any() for area in self.polygons):
             overlap = weights.s * self.polygons[1][weights.row - 1]
             self.shared_polygons = [
@@ -140,10 +144,10 @@ def _measure(before, after, weights, areas, positions) -> dict[str, Any]:
     variances = np.zeros(2)
     pole_spread = 0.0
     count = 0
-    polar = weights.target.latitude.ndim == 1 and has_pole_points(weights.target.latitude.values)
+    polar = is_rectilinear(weights.target) and has_pole_points(weights.target.latitude.values)
     steps = positions if "time" in before.dims else [None]
     for position in steps:
-        x, y = (_maps(field, position) for field in (before, after))
+        x, y = (_maps(field, position, n) for field, n in ((before, area_a.size), (after, area_b.size)))
         for k in range(x.shape[0]):
             a, b = x[k].astype(np.float64), y[k].astype(np.float64)
             count += 1
@@ -184,9 +188,9 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _maps(field: xr.DataArray, position: int | None) -> np.ndarray:
+def _maps(field: xr.DataArray, position: int | None, size: int) -> np.ndarray:
     values = np.asarray((field if position is None else field.isel(time=int(position))).values)
-    return values.reshape(-1, values.shape[-2] * values.shape[-1])
+    return values.reshape(-1, size)
 
 
 def _variance(values: np.ndarray, areas: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from weathermill.errors import RegridWeightsError
 from weathermill.fields.coordinates import find_coordinate
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.geometry import cyclic_duplicates, has_pole_points
-from weathermill.fields.grids import grid_hash, grid_of
+from weathermill.fields.grids import grid_hash, grid_of, is_rectilinear
 from weathermill.fields.regrid_quality import regrid_report
 from weathermill.fields.sparse_product import SparseOperator, promoted
 from weathermill.fields.vectors import rotate_weights, vector_pairs
@@ -149,7 +149,7 @@ def apply_weights(
     operator = operator_of(weights, **settings)
     shared = dask.delayed(operator, name=f"regrid-{weights.key[:12]}-{minimum_valid}-{renormalise}")
     pairs = vector_pairs(fields, vectors)
-    if not pairs and weights.method != "nearest_s2d" and target.latitude.ndim == 1:
+    if not pairs and weights.method != "nearest_s2d" and is_rectilinear(target):
         winds = vector_pairs(fields, True)
         if winds and has_pole_points(target.latitude.values):
             tell(
@@ -193,22 +193,22 @@ def apply_weights(
     ordered = {str(name): result[str(name)] for name in fields.data_vars if str(name) in result}
     regridded = xr.Dataset(ordered, attrs=dict(fields.attrs))
     regridded.attrs["regridding"] = (
-        f"{weights.method}, {weights.source_shape[0]}x{weights.source_shape[1]} to"
-        f" {weights.target_shape[0]}x{weights.target_shape[1]}, weights {weights.key[:16]} by {weights.provider}"
+        f"{weights.method}, {'x'.join(map(str, weights.source_shape))} to"
+        f" {'x'.join(map(str, weights.target_shape))}, weights {weights.key[:16]} by {weights.provider}"
     )
     return regridded
 
 
-def _horizontal_dims(fields: xr.Dataset) -> tuple[str, str]:
+def _horizontal_dims(fields: xr.Dataset) -> tuple[str, ...]:
     latitude, longitude = (fields[find_coordinate(fields, axis)] for axis in ("latitude", "longitude"))
-    if latitude.ndim == 2:
+    if latitude.ndim == 2 or latitude.dims == longitude.dims:
         return tuple(map(str, latitude.dims))
     return str(latitude.dims[0]), str(longitude.dims[0])
 
 
 def _without_cyclic_column(fields: xr.Dataset, findings: MutableSequence[Finding] | None) -> xr.Dataset:
     name = find_coordinate(fields, "longitude")
-    if name is None or fields[name].ndim != 1:
+    if name is None or fields[name].ndim != 1 or len(_horizontal_dims(fields)) == 1:
         return fields
     duplicated = cyclic_duplicates(fields[name].values)
     if not duplicated.any():
@@ -222,29 +222,34 @@ def _without_cyclic_column(fields: xr.Dataset, findings: MutableSequence[Finding
     return fields.isel({fields[name].dims[0]: np.flatnonzero(~duplicated)})
 
 
-def _is_split(field: xr.DataArray, dims: tuple[str, str]) -> bool:
+def _is_split(field: xr.DataArray, dims: tuple[str, ...]) -> bool:
     return field.chunks is not None and any(len(field.chunksizes[dim]) > 1 for dim in dims)
 
 
 def _regrid(field, operator, shared, weights, target, dims) -> xr.DataArray:
     field = field.transpose(..., *dims)
     count = len(dims)
-    shape = weights.target_shape if count == 2 else (2, *weights.target_shape)
+    shape = (2, *weights.target_shape) if dims[0] == "component" else weights.target_shape
     dtype = promoted(field.dtype)
+    leading = field.ndim - count
+    axes = leading + len(shape)
     if isinstance(field.data, da.Array):
-        data = field.data.rechunk({axis: -1 for axis in range(field.ndim - count, field.ndim)})
+        data = field.data.rechunk({axis: -1 for axis in range(leading, field.ndim)})
         regridded = da.map_blocks(
             _apply_block,
             data,
             operator=shared,
+            count=count,
             shape=shape,
             dtype=dtype,
             chunks=(*data.chunks[:-count], *((n,) for n in shape)),
-            meta=np.empty((0,) * field.ndim, dtype=dtype),
+            drop_axis=list(range(axes, field.ndim)) or None,
+            new_axis=list(range(field.ndim, axes)) or None,
+            meta=np.empty((0,) * axes, dtype=dtype),
         )
     else:
-        regridded = _apply_block(field.values, operator=operator, shape=shape)
-    horizontal = ("latitude", "longitude") if target.latitude.ndim == 1 else ("y", "x")
+        regridded = _apply_block(field.values, operator=operator, count=count, shape=shape)
+    horizontal = ("latitude", "longitude") if is_rectilinear(target) else target.latitude.dims
     kept = {
         name: coordinate
         for name, coordinate in field.coords.items()
@@ -252,7 +257,7 @@ def _regrid(field, operator, shared, weights, target, dims) -> xr.DataArray:
     }
     out = xr.DataArray(
         regridded,
-        dims=(*field.dims[: field.ndim - 2], *horizontal),
+        dims=(*field.dims[:leading], *(("component",) if dims[0] == "component" else ()), *horizontal),
         coords=kept,
         name=field.name,
         attrs=field.attrs,
@@ -260,7 +265,9 @@ def _regrid(field, operator, shared, weights, target, dims) -> xr.DataArray:
     return out.assign_coords({axis: target[axis].variable for axis in ("latitude", "longitude")})
 
 
-def _apply_block(block: np.ndarray, *, operator: SparseOperator, shape: tuple[int, ...]) -> np.ndarray:
-    leading = block.shape[: block.ndim - len(shape)]
+def _apply_block(
+    block: np.ndarray, *, operator: SparseOperator, count: int, shape: tuple[int, ...]
+) -> np.ndarray:
+    leading = block.shape[: block.ndim - count]
     maps = block.reshape(-1, operator.n_source)
     return operator.apply(maps).reshape(*leading, *shape)

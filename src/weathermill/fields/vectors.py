@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import MissingVariableError
+from weathermill.fields.grids import grid_points
 
 
 def vector_pairs(fields: xr.Dataset, vectors: bool | Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -63,6 +64,7 @@ def rotate_weights(
     """
     phi_i, lam_i = _angles(target)
     phi_j, lam_j = _angles(source)
+    n_target, n_source = phi_i.size, phi_j.size
     phi_i, lam_i, phi_j, lam_j = phi_i[row], lam_i[row], phi_j[col], lam_j[col]
     turn = lam_i - lam_j
     cosine, sine = np.cos(turn), np.sin(turn)
@@ -70,7 +72,6 @@ def rotate_weights(
     east_north = np.sin(phi_j) * sine
     north_east = -np.sin(phi_i) * sine
     north_north = np.sin(phi_i) * np.sin(phi_j) * cosine + np.cos(phi_i) * np.cos(phi_j)
-    n_target, n_source = _size(target), _size(source)
     zero = np.zeros_like(s)
     return (
         np.concatenate([row, row, row + n_target, row + n_target]),
@@ -81,11 +82,5 @@ def rotate_weights(
 
 
 def _angles(grid: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    latitude, longitude = grid.latitude.values, grid.longitude.values
-    if latitude.ndim == 1:
-        latitude, longitude = np.meshgrid(latitude, longitude, indexing="ij")
-    return np.radians(latitude.ravel()), np.radians(longitude.ravel())
-
-
-def _size(grid: xr.Dataset) -> int:
-    return grid.latitude.size if grid.latitude.ndim == 2 else grid.latitude.size * grid.longitude.size
+    latitude, longitude = grid_points(grid)
+    return np.radians(latitude), np.radians(longitude)

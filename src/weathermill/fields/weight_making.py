@@ -13,8 +13,8 @@ import xarray as xr
 
 from weathermill.errors import GridError, ParameterError
 from weathermill.fields.findings import Finding, tell
-from weathermill.fields.geometry import is_global_longitude
-from weathermill.fields.grids import grid_corners, grid_hash, grid_of
+from weathermill.fields.geometry import is_global_longitude, octahedral_number
+from weathermill.fields.grids import grid_corners, grid_hash, grid_of, is_point_list
 from weathermill.fields.weights import CONSERVATIVE, METHODS, RegridWeights, weights_key
 
 logger = logging.getLogger(__name__)
@@ -34,11 +34,12 @@ def make_weights(
     Parameters
     ----------
     source, target
-        Grids, or datasets that have one: rectilinear, or curvilinear with two-dimensional coordinates.
+        Grids, or datasets that have one: rectilinear, curvilinear with two-dimensional coordinates, or a list of
+        points (a reduced grid): as a target for all but the conservative methods, as a source for the nearest ones.
     method
         ``bilinear``, ``conservative``, ``conservative_normed``, ``nearest_s2d``, ``nearest_d2s`` or ``patch``.
     mask
-        (latitude, longitude) of the source, True or 1 where data is valid.
+        Of the source's shape, True or 1 where data is valid.
     findings
         Where to record what was noticed, beside the log.
     options
@@ -60,8 +61,9 @@ def make_weights(
     if method not in METHODS:
         raise ParameterError(f"the regridding method {method!r} is unknown; there are {', '.join(METHODS)}")
     source, target = grid_of(source, findings=findings), grid_of(target, findings=findings)
+    _require_method_for_points(source, target, method)
     valid = None if mask is None else np.asarray(mask) != 0
-    if valid is not None and valid.shape != source.latitude.shape[:1] + source.longitude.shape[-1:]:
+    if valid is not None and valid.shape != grid_shape(source):
         raise GridError(f"the mask has the shape {valid.shape}, the source grid {grid_shape(source)}")
     import xesmf
 
@@ -77,6 +79,8 @@ def make_weights(
                 _for_xesmf(target, method, None),
                 method,
                 periodic=_is_periodic(source),
+                locstream_in=is_point_list(source),
+                locstream_out=is_point_list(target),
                 **options,
             )
         except (ValueError, RuntimeError, AssertionError, KeyError) as error:
@@ -86,6 +90,8 @@ def make_weights(
             ) from error
     matrix = regridder.weights.data
     row, col = np.asarray(matrix.coords, dtype=np.int64)
+    if valid is not None and is_point_list(source):
+        col = np.flatnonzero(valid)[col]
     order = np.lexsort((col, row))
     seconds = time.perf_counter() - started
     weights = RegridWeights(
@@ -123,15 +129,40 @@ def make_weights(
     return weights
 
 
-def grid_shape(grid: xr.Dataset) -> tuple[int, int]:
-    """Return (latitude, longitude) or (y, x) sizes."""
-    if grid.latitude.ndim == 2:
+def _require_method_for_points(source: xr.Dataset, target: xr.Dataset, method: str) -> None:
+    """Refuse methods that need cells, or neighbours of the source, where there are points alone."""
+    if is_point_list(target) and method in CONSERVATIVE:
+        raise GridError(
+            f"{method} averages over cells, and the target {target.attrs['grid']} is a list of points without cell"
+            " corners",
+            remedy="Interpolate to it (bilinear, patch, nearest_s2d), or name a regular grid such as 1deg or N80.",
+        )
+    if is_point_list(source) and not method.startswith("nearest"):
+        raise GridError(
+            f"{method} needs to know which points are neighbours, and the source {source.attrs['grid']} is a list of"
+            " points",
+            remedy="Use nearest_s2d, or bring the data to a regular grid first (ECMWF's MARS and CDO do).",
+        )
+
+
+def grid_shape(grid: xr.Dataset) -> tuple[int, ...]:
+    """Return (latitude, longitude), (y, x) or (points,) sizes."""
+    if grid.latitude.ndim == 2 or is_point_list(grid):
         return tuple(grid.latitude.shape)
     return grid.latitude.size, grid.longitude.size
 
 
 def _for_xesmf(grid: xr.Dataset, method: str, valid: np.ndarray | None) -> xr.Dataset:
     """Return a grid under the names that xESMF looks for first, with corners where the method needs them."""
+    if is_point_list(grid):
+        # xESMF has no masks for these: what is masked is not handed to it.
+        kept = slice(None) if valid is None else valid
+        return xr.Dataset(
+            coords={
+                "lat": ("points", grid.latitude.values[kept]),
+                "lon": ("points", grid.longitude.values[kept]),
+            }
+        )
     dims = (("lat",), ("lon",)) if grid.latitude.ndim == 1 else (("y", "x"), ("y", "x"))
     coords: dict[str, Any] = {
         "lat": (dims[0], grid.latitude.values),
@@ -149,6 +180,8 @@ def _for_xesmf(grid: xr.Dataset, method: str, valid: np.ndarray | None) -> xr.Da
 
 def _is_periodic(grid: xr.Dataset) -> bool:
     """Whether the last column neighbours the first: by longitude, or by distance on a curvilinear grid."""
+    if is_point_list(grid):
+        return False
     if grid.longitude.ndim == 1:
         return is_global_longitude(grid.longitude.values)
     points = _unit_vectors(grid.latitude.values, grid.longitude.values)
@@ -196,6 +229,9 @@ def _judge(weights: RegridWeights, findings: MutableSequence[Finding] | None) ->
     if weights.method not in (*CONSERVATIVE, "nearest_d2s") and ratio is not None and ratio > 1.2:
         used = np.unique(weights.col[np.abs(weights.s) > 1e-9]).size / weights.n_source
         single = _share_of_copies(weights)
+        remedy = "Use the method conservative, which averages over cells."
+        if is_point_list(weights.source) or is_point_list(weights.target):
+            remedy = "Choose a finer target."
         if single > 0.9:
             tell(
                 findings,
@@ -203,7 +239,7 @@ def _judge(weights: RegridWeights, findings: MutableSequence[Finding] | None) ->
                 "regridding",
                 f"{weights.method} takes every target value from one source point: this is plain subsampling,"
                 f" and {100 * (1 - used):.0f} % of the source points count for nothing",
-                "Use the method conservative, which averages over cells.",
+                remedy,
             )
         elif used < 0.75:
             tell(
@@ -212,7 +248,7 @@ def _judge(weights: RegridWeights, findings: MutableSequence[Finding] | None) ->
                 "regridding",
                 f"{100 * (1 - used):.0f} % of the source points count for nothing with {weights.method}: detail"
                 " finer than the target is aliased",
-                "Use the method conservative, which averages over cells.",
+                remedy,
             )
     if weights.mask is not None and weights.method == "conservative":
         tell(
@@ -238,6 +274,12 @@ def resolution_ratio(weights: RegridWeights) -> float | None:
         if grid.latitude.ndim == 2:
             steps = np.diff(_unit_vectors(grid.latitude.values, grid.longitude.values), axis=0)
             sizes.append(np.degrees(np.median(np.linalg.norm(steps, axis=-1))))
+        elif is_point_list(grid):
+            n = octahedral_number(grid.latitude.values, grid.longitude.values)
+            if n is None:
+                return None
+            # Between rows, and along the rows at the equator.
+            sizes.append(float(np.sqrt(90.0 / n * 360.0 / (4 * n + 16))))
         else:
             latitude, longitude = grid.latitude.values, grid.longitude.values
             if min(latitude.size, longitude.size) < 2:

@@ -11,8 +11,16 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import RegridWeightsError
-from weathermill.fields.geometry import cell_areas, polygon_areas
-from weathermill.fields.grids import build_grid, grid_corners, grid_hash
+from weathermill.fields.geometry import cell_areas, octahedral_areas, octahedral_number, polygon_areas
+from weathermill.fields.grids import (
+    build_grid,
+    grid_corners,
+    grid_hash,
+    grid_points,
+    is_point_list,
+    is_rectilinear,
+    point_list,
+)
 
 METHODS = ("bilinear", "conservative", "conservative_normed", "nearest_s2d", "nearest_d2s", "patch")
 CONSERVATIVE = ("conservative", "conservative_normed")
@@ -75,7 +83,7 @@ class RegridWeights:
     s
         float64 weights.
     source_shape, target_shape
-        (latitude, longitude), or (y, x).
+        (latitude, longitude), (y, x), or (points,).
     method
         A method of xESMF.
     key
@@ -87,7 +95,7 @@ class RegridWeights:
     source, target
         The grids themselves.
     mask
-        (latitude, longitude) int32 of the source, 1 where valid, or None.
+        Of the source's shape, int32, 1 where valid, or None.
     attrs
         Further facts, such as ``seconds``: the time that making them took.
     """
@@ -95,8 +103,8 @@ class RegridWeights:
     row: np.ndarray
     col: np.ndarray
     s: np.ndarray
-    source_shape: tuple[int, int]
-    target_shape: tuple[int, int]
+    source_shape: tuple[int, ...]
+    target_shape: tuple[int, ...]
     method: str
     key: str
     source_hash: str
@@ -131,7 +139,8 @@ class RegridWeights:
 
         Dimensions ``n_a`` (source), ``n_b`` (target), ``n_s`` (weights); centres in degrees, areas (of
         great-circle polygons, in steradians), fractions of cells that overlap; ``row`` and ``col`` count from 1; grid dimensions are in
-        Fortran order (longitude first). The corners are kept beside, so that the grids can be had back.
+        Fortran order (longitude first), of rank 1 for lists of points, whose areas are 0. The corners are kept
+        beside, so that the grids can be had back.
         """
         area_a, area_b = (grid_areas(grid, great_circles=True) for grid in (self.source, self.target))
         frac_a, frac_b = self._fractions(area_a, area_b)
@@ -150,7 +159,7 @@ class RegridWeights:
             "S": ("n_s", self.s),
         }
         for letter, grid in (("a", self.source), ("b", self.target)):
-            latitude, longitude = _centres(grid)
+            latitude, longitude = grid_points(grid)
             variables[f"xc_{letter}"] = (f"n_{letter}", longitude, {"units": "degrees"})
             variables[f"yc_{letter}"] = (f"n_{letter}", latitude, {"units": "degrees"})
             if _has_corners(grid):
@@ -176,8 +185,8 @@ class RegridWeights:
                 "target_hash": self.target_hash,
                 "weights_hash": self.content_hash(),
                 "masked": int(self.mask is not None),
-                "rectilinear_a": int(self.source.latitude.ndim == 1),
-                "rectilinear_b": int(self.target.latitude.ndim == 1),
+                "rectilinear_a": int(is_rectilinear(self.source)),
+                "rectilinear_b": int(is_rectilinear(self.target)),
                 "facts": json.dumps(self.attrs, sort_keys=True),
             },
         )
@@ -264,21 +273,18 @@ class RegridWeights:
 
 
 def _has_corners(grid: xr.Dataset) -> bool:
-    return "latitude_bounds" in grid.variables or grid.latitude.ndim == 1
-
-
-def _centres(grid: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    latitude, longitude = grid.latitude.values, grid.longitude.values
-    if latitude.ndim == 1:
-        latitude, longitude = np.meshgrid(latitude, longitude, indexing="ij")
-    return latitude.ravel(), longitude.ravel()
+    return "latitude_bounds" in grid.variables or is_rectilinear(grid)
 
 
 def grid_areas(grid: xr.Dataset, *, great_circles: bool = False) -> np.ndarray:
     """Return flat cell areas in steradians: exact ones, or those of great-circle polygons, as ESMF has them.
 
-    Zero throughout for curvilinear grids.
+    Zero throughout for curvilinear grids, and for lists of points, which have no polygons; exact areas are
+    known of octahedral grids alone among these.
     """
+    if is_point_list(grid):
+        n = None if great_circles else octahedral_number(grid.latitude.values, grid.longitude.values)
+        return np.zeros(grid.latitude.size) if n is None else octahedral_areas(n)
     if grid.latitude.ndim == 2:
         return np.zeros(grid.latitude.size)
     rows, columns = grid_corners(grid)
@@ -289,9 +295,11 @@ def grid_areas(grid: xr.Dataset, *, great_circles: bool = False) -> np.ndarray:
     ).ravel()
 
 
-def _grid_from(dataset: xr.Dataset, letter: str, shape: tuple[int, int], rectilinear: bool) -> xr.Dataset:
+def _grid_from(dataset: xr.Dataset, letter: str, shape: tuple[int, ...], rectilinear: bool) -> xr.Dataset:
     latitude = dataset[f"yc_{letter}"].values.reshape(shape)
     longitude = dataset[f"xc_{letter}"].values.reshape(shape)
+    if len(shape) == 1:
+        return point_list(latitude, longitude)
     if rectilinear:
         return build_grid(
             latitude[:, 0],

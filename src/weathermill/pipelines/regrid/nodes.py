@@ -7,7 +7,8 @@ from typing import Any
 
 import xarray as xr
 
-from weathermill.fields.grids import grid_hash, grid_of, named_grid
+from weathermill.errors import GridError
+from weathermill.fields.grids import grid_hash, grid_of, is_point_list, named_grid
 from weathermill.fields.regrid_page import render_regrid_report, require_thresholds
 from weathermill.fields.regridding import (
     RegridWeights,
@@ -22,8 +23,14 @@ logger = logging.getLogger(__name__)
 
 
 def choose_target_grid(fields: xr.Dataset, parameters: RegridParameters) -> xr.Dataset:
-    """Make the target grid, or take that of the fields."""
-    return grid_of(fields) if parameters.target is None else named_grid(parameters.target)
+    """Make the target grid, or take that of the fields; refuse lists of points, which networks cannot take."""
+    target = grid_of(fields) if parameters.target is None else named_grid(parameters.target)
+    if is_point_list(target):
+        raise GridError(
+            f"the network needs a latitude-longitude grid, and {target.attrs['grid']} is a list of points",
+            remedy="Name a regular grid in `regrid.target`, such as 1deg, or N96 for the rows of O96.",
+        )
+    return target
 
 
 def make_regrid_weights(

@@ -5,13 +5,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export DO_NOT_TRACK := true
 
-.PHONY: help run test test-slow lint ui install clean
+.PHONY: help run test test-slow test-crash lint ui install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    install into $(VENV) and run the whole pipeline on the embedded sample"
 	@echo "make test   install the test tools as well and run the test suite"
 	@echo "make test-slow   the tests that take minutes, among them xESMF's own suite"
+	@echo "make test-crash  kill whole runs at random moments, and compare what the next ones make of it"
 	@echo "make lint   style and layering alone"
 	@echo "make ui     open MLflow's UI, the light way, at http://127.0.0.1:5000"
 	@echo "make clean  remove what runs have made (data, runs, figures), not the environment"
@@ -35,10 +36,13 @@ run: $(VENV)/.installed
 	$(BIN)/kedro run
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not crash" --numprocesses 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+test-crash: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m crash
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests benchmarks scripts

@@ -23,6 +23,7 @@ def crash(*words, timeout=600):
     )
 
 
+@pytest.mark.crash
 def test_preparing_survives_kills_at_random_and_at_the_worst_moments(tmp_path):
     result = crash(
         "--pipelines=prepare", "--random=1", "--cases=kill,rename", f"--folder={tmp_path}", timeout=250
@@ -31,7 +32,7 @@ def test_preparing_survives_kills_at_random_and_at_the_worst_moments(tmp_path):
     assert result.stdout.count("SIGKILL ") == 2 and "cases hold" in result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.crash
 @pytest.mark.parametrize("case", ["term,int", "disk,readonly", "sqlite", "server-down", "server-dies"])
 def test_whole_runs_survive(tmp_path, case):
     result = crash("--random=2", f"--cases={case}", f"--folder={tmp_path}")

@@ -56,6 +56,14 @@ def test_the_grid_changed_and_areas_integrate_alike(finished):
     assert means[0] == pytest.approx(means[1], rel=3e-4)
 
 
+def test_regridding_conserves_every_variable_over_its_own_cells(finished):
+    metrics = json.loads(finished.file("08_reporting", "sample", "regrid_metrics.json").read_text())
+    errors = {name: value for name, value in metrics.items() if "/conservation_error/" in name}
+    assert len(errors) == 4
+    # Fields are float32; the weights themselves conserve to 1e-12.
+    assert max(errors.values()) < 1e-7
+
+
 def test_tensors_are_the_normalised_fields(finished):
     catalog = finished.catalog()
     store, regridded = catalog.load("tensors"), catalog.load("regridded")

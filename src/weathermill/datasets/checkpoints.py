@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kedro.io import DatasetError
+
 from weathermill.datasets.local import LocalDataset, writable
 from weathermill.training.checkpoint import CheckpointManager
 
@@ -26,9 +28,7 @@ class CheckpointsDataset(LocalDataset):
 
     def save(self, data: CheckpointManager) -> None:
         """Refuse: checkpoints are written by the training engine."""
-        raise NotImplementedError(
-            "checkpoints are written while training; nothing is saved through the catalog"
-        )
+        raise DatasetError("checkpoints are written while training; nothing is saved through the catalog")
 
     def _exists(self) -> bool:
         return True

@@ -22,7 +22,7 @@ class ScheduleConfig:
         arXiv:1608.03983, without restarts); ``"one_cycle"`` (half a cosine up and one down: Smith and
         Topin, 2019, arXiv:1708.07120).
     warmup_fraction
-        Share of all steps in which the rate rises; no effect on ``"constant"``.
+        Share of all steps in which the rate rises, all but the last at most; no effect on ``"constant"``.
     initial_fraction
         Of the peak, at the first step.
     final_fraction
@@ -114,7 +114,8 @@ def make_schedule(config: ScheduleConfig, peak: float, total: int) -> Callable[[
     if config.name == "constant":
         return lambda step: constant(step, peak=peak, total=total)
     function = cosine if config.name == "cosine" else one_cycle
-    warmup = round(config.warmup_fraction * total)
+    # At least the last step has the peak, however short the training.
+    warmup = min(round(config.warmup_fraction * total), total - 1)
     return lambda step: function(
         step,
         peak=peak,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 
 import pytest
 import xarray as xr
@@ -33,15 +34,16 @@ def bucket(server, make_source, tmp_path):
     import s3fs
 
     options = {"key": "access", "secret": "very-secret", "client_kwargs": {"endpoint_url": server}}
-    filesystem = s3fs.S3FileSystem(**options, skip_instance_cache=True)
-    filesystem.call_s3("create_bucket", Bucket="weather")
     source = make_source()
-    source.to_zarr("s3://weather/v2.zarr", storage_options=options, zarr_format=2, mode="w")
-    source.to_zarr(
-        "s3://weather/v3.zarr", storage_options=options, zarr_format=3, consolidated=False, mode="w"
-    )
-    source.to_netcdf(tmp_path / "x.nc")
-    filesystem.put(str(tmp_path / "x.nc"), "weather/x.nc")
+    filesystem = s3fs.S3FileSystem(**options, skip_instance_cache=True)
+    if not filesystem.exists("weather/x.nc"):
+        filesystem.call_s3("create_bucket", Bucket="weather")
+        source.to_zarr("s3://weather/v2.zarr", storage_options=options, zarr_format=2, mode="w")
+        source.to_zarr(
+            "s3://weather/v3.zarr", storage_options=options, zarr_format=3, consolidated=False, mode="w"
+        )
+        source.to_netcdf(tmp_path / "x.nc")
+        filesystem.put(str(tmp_path / "x.nc"), "weather/x.nc")
     return options, source
 
 
@@ -72,3 +74,27 @@ def test_what_is_not_there_or_cannot_be_reached(bucket):
     with pytest.raises(UnreadableSourceError, match="connect") as caught:
         open_sources("s3://weather/v2.zarr", storage_options=nowhere)
     assert "credentials" in caught.value.remedy and "very-secret" not in str(caught.value)
+
+
+def test_the_catalog_takes_credentials_by_name_and_tells_them_to_nobody(bucket, caplog, tmp_path):
+    from kedro.io import DataCatalog
+
+    options, source = bucket
+    catalog = DataCatalog.from_config(
+        {
+            "raw_fields": {
+                "type": "weathermill.datasets.RawFieldsDataset",
+                "filepath": "s3://weather/v2.zarr",
+                "load_args": {"storage_options": {"client_kwargs": options["client_kwargs"]}},
+                "credentials": "weather_bucket",
+            }
+        },
+        {"weather_bucket": {"key": options["key"], "secret": options["secret"]}},
+    )
+    with caplog.at_level(logging.DEBUG, logger="weathermill"):
+        opened = catalog.load("raw_fields")
+    fields = canonicalise(opened.datasets, variables=["temperature"])
+    xr.testing.assert_equal(fields, canonicalise([source], variables=["temperature"]))
+    dataset = catalog.get("raw_fields")
+    told = [str(dataset), str(dataset.lineage(opened)), str(opened.descriptions), caplog.text]
+    assert "very-secret" not in "".join(told)

@@ -42,7 +42,7 @@ class IngestParameters(_Parameters):
 
     ``levels`` are pressures in hPa; ``start`` and ``stop`` bound time half open, [start, stop), in ISO 8601;
     ``units`` gives the units of variables whose file does not say them, or says them wrongly; ``allow_missing`` names
-    the variables that may have missing values.
+    the variables that may have missing values, which no loss and no score counts.
 
     ``forcing_variables`` are inputs of the network that it does not predict. ``missing_steps`` says what to do about
     whole steps that are missing: refuse, leave a gap that no training window crosses, or interpolate up to
@@ -67,6 +67,14 @@ class IngestParameters(_Parameters):
     def _something(self) -> IngestParameters:
         if not self.variables and not self.surface_variables:
             raise ValueError("name at least one of variables and surface_variables")
+        dynamic = {*self.variables, *self.surface_variables, *self.forcing_variables}
+        for name in self.allow_missing:
+            if name in self.static_variables:
+                raise ValueError(
+                    f"allow_missing names {name}, a static variable, which must be whole; fill fills its gaps"
+                )
+            if name not in dynamic:
+                raise ValueError(f"allow_missing names {name}, which is not among the variables")
         return self
 
 

@@ -9,12 +9,12 @@ from weathermill.tensors.store import TensorWriter
 STEP = 21600
 
 
-def description(n_times=23, dtype="float16", steps_per_shard=5, fingerprint="f", **changes):
+def description(n_times=23, dtype="float16", steps_per_shard=5, fingerprint="f", gaps=(), **changes):
     channels = ChannelTable(
         [
             Channel("temperature_500", "temperature", 500.0, "prognostic", "K"),
-            Channel("temperature_850", "temperature", 850.0, "prognostic", "K"),
-            Channel("insolation", "insolation", None, "forcing", "W m-2"),
+            Channel("temperature_850", "temperature", 850.0, "prognostic", "K", "temperature_850" in gaps),
+            Channel("insolation", "insolation", None, "forcing", "W m-2", "insolation" in gaps),
             Channel("orography", "orography", None, "static", "m"),
         ]
     )

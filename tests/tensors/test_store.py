@@ -175,11 +175,39 @@ def test_missing_values_name_channel_and_time(tmp_path, make):
     with pytest.raises(MissingDataError, match=r"'temperature_850' is missing.*1970-01-02T18:00:00.*2\.5 %"):
         writer.write(5, values[5:10])
     assert (5, 10) in writer.pending()
-    allowed = TensorWriter(tmp_path / "store", allow_missing=True, **make.description())
+    allowed = TensorWriter(tmp_path / "other", **make.description(gaps=["temperature_850"]))
     allowed.write(5, values[5:10])
     values[8, 0, 0, 0] = -np.inf
     with pytest.raises(MissingDataError, match=r"'temperature_500' is infinite at 1970-01-03T00:00:00"):
         allowed.write(5, values[5:10])
+    values[8, 0, 0, 0] = np.nan
+    with pytest.raises(MissingDataError, match=r"'temperature_500' is missing"):
+        allowed.write(5, values[5:10])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_missing_values_are_kept_and_counted_over_the_training_times(tmp_path, make, dtype):
+    values = make.fields()
+    values[:, 1, 0] = np.nan
+    values[:6, 1, 1, 2] = np.nan
+    values[12:, 1, 2, 3] = np.nan
+    values[:, 2, 4, 4] = np.nan
+    make.store(tmp_path / "store", values, dtype=dtype, gaps=["temperature_850", "insolation"])
+    store = TensorStore(tmp_path / "store", verify="checksums")
+    read = store.decoded(0, 23)
+    np.testing.assert_array_equal(np.isnan(read), np.isnan(values))
+    assert store.channels.may_be_missing == [1, 2]
+    expected = np.isnan(values[:12, 1:3]).mean(axis=0)
+    np.testing.assert_array_equal(store.missing_share, expected.astype(np.float32))
+    assert (store.missing_share[0, 0] == 1.0).all() and store.missing_share[0, 1, 2] == 0.5
+    assert all(np.isfinite(share) for share in store.rounding.values())
+
+
+def test_stores_without_gaps_say_nothing_of_them(tmp_path, make):
+    make.store(tmp_path / "store")
+    store = TensorStore(tmp_path / "store")
+    assert store.missing_share is None
+    assert not any("may_be_missing" in channel for channel in store.manifest["channels"])
 
 
 def test_values_beyond_float16_are_refused(tmp_path, make):

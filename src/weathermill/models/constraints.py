@@ -163,7 +163,7 @@ def make_constraints(forecaster: Forecaster) -> Constraints:
     Raises
     ------
     ModelError
-        When a name is that of no prognostic variable or channel.
+        When a name is that of no prognostic variable or channel, or a global mean is asked of one that may be missing.
     """
     config, table = forecaster.config, forecaster.channels
     areas = _areas(forecaster.latitude)
@@ -171,6 +171,7 @@ def make_constraints(forecaster: Forecaster) -> Constraints:
     for names, kind in ((config.conserve_mean, ConserveMean), (config.pin_mean, PinMean)):
         if names:
             channels = _channels(names, table)
+            _refuse_gaps(channels, table)
             constraints.append(kind(channels, forecaster.std[channels], areas))
     if config.non_negative:
         channels = _channels(config.non_negative, table)
@@ -190,6 +191,16 @@ def _channels(names: Sequence[str], table: ChannelTable) -> list[int]:
             )
         indices += [i for i in found if i not in indices]
     return indices
+
+
+def _refuse_gaps(channels: Sequence[int], table: ChannelTable) -> None:
+    gaps = [table[i].name for i in channels if table[i].may_be_missing]
+    if gaps:
+        raise ModelError(
+            f"The global mean of {', '.join(gaps)} cannot be held, as cells may be missing there.",
+            where="model.conserve_mean, model.pin_mean",
+            remedy="Leave the channel out of both, or fill its gaps with `ingest.fill`.",
+        )
 
 
 def _areas(latitude: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from weathermill.errors import ModelError
 from weathermill.models.constraints import make_constraints
+from weathermill.models.missing import MissingValues
 from weathermill.models.registry import ModelConfig, build_network
 from weathermill.tensors.channels import ChannelTable
 from weathermill.tensors.files import sealed_json, unseal_json, write_atomic, writing
@@ -46,6 +47,9 @@ class Forecaster(nn.Module):
         (n_static, latitudes, longitudes), normalised; None without static channels.
     time_step
         Seconds.
+    missing_share
+        (channels that may be missing, latitudes, longitudes): share of the training times at which a cell has no value,
+        see `weathermill.models.missing`.
 
     Raises
     ------
@@ -64,6 +68,7 @@ class Forecaster(nn.Module):
         tendency_std: np.ndarray,
         static: np.ndarray | None = None,
         time_step: int = 21600,
+        missing_share: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         self.config, self.channels, self.time_step = config, channels, int(time_step)
@@ -84,6 +89,9 @@ class Forecaster(nn.Module):
         ratio = (tendency_std / std)[: self.n_prognostic]
         self.register_buffer("static", torch.tensor(static, dtype=torch.float32))
         self.register_buffer("tendency_ratio", torch.tensor(ratio, dtype=torch.float32)[:, None, None], False)
+        self.missing = MissingValues(
+            channels, self.grid_shape, missing_share, tendencies=config.target == "tendency"
+        )
         self.constraints = make_constraints(self)
         self.network = build_network(
             config,
@@ -106,6 +114,7 @@ class Forecaster(nn.Module):
             store.tendency_std,
             store.static,
             store.time_step,
+            store.missing_share,
         )
 
     @property
@@ -120,20 +129,29 @@ class Forecaster(nn.Module):
             return 1.0 / self.tendency_ratio
         return torch.ones_like(self.tendency_ratio)
 
-    def forward(self, state: Tensor) -> Tensor:
+    def forward(self, state: Tensor, held: Tensor | None = None) -> Tensor:
         """Advance by one time step.
 
         Parameters
         ----------
         state
-            (batch, n_dynamic, latitudes, longitudes), normalised, any floating dtype.
+            (batch, n_dynamic, latitudes, longitudes), normalised, any floating dtype; NaN where a channel that may be
+            missing has no value.
+        held
+            Of such channels, where the forecast has no value: ``missing.held`` of its initial state; of `state` when
+            None.
 
         Returns
         -------
         torch.Tensor
-            (batch, n_prognostic, latitudes, longitudes), normalised, float32 (float64 for float64 states).
+            (batch, n_prognostic, latitudes, longitudes), normalised, float32 (float64 for float64 states); zero where
+            held.
         """
-        return self.advance(state, self.raw_output(state))
+        if not self.missing:
+            return self.advance(state, self.raw_output(state))
+        held = self.missing.held(state) if held is None else held
+        state = self.missing.filled(state, held)
+        return self.missing.hold(self.advance(state, self.raw_output(state)), held)
 
     def raw_output(self, state: Tensor) -> Tensor:
         """Give what the network puts out for `state`: the normalised tendency, or the next state."""
@@ -185,8 +203,9 @@ class Forecaster(nn.Module):
             raise ModelError(
                 f"{steps} steps with {self.n_forcing} forcing channels need forcings at {steps - 1} times."
             )
+        held = self.missing.held(state) if self.missing else None
         for step in range(steps):
-            prognostic = self(state)
+            prognostic = self(state, held)
             yield prognostic
             if step + 1 < steps:
                 state = self.join(prognostic, None if forcings is None else forcings[:, step])
@@ -219,12 +238,18 @@ class Forecaster(nn.Module):
         Yields
         ------
         numpy.ndarray
-            (batch, n_prognostic, latitudes, longitudes), float32, physical units; one for each step.
+            (batch, n_prognostic, latitudes, longitudes), float32, physical units; one for each step. NaN where the
+            forecast has no value.
         """
         if forcings is not None:
             forcings = self.normalise(forcings, slice(self.n_prognostic, self.n_dynamic))
-        for prognostic in self.steps(self.normalise(state), steps, forcings):
-            yield self.denormalise(prognostic)
+        initial = self.normalise(state)
+        held = self.missing.held(initial).cpu().numpy() if self.missing else None
+        for prognostic in self.steps(initial, steps, forcings):
+            values = self.denormalise(prognostic)
+            if held is not None:
+                values[held] = np.nan
+            yield values
 
     def normalise(self, values: np.ndarray, channels: slice | None = None) -> Tensor:
         """Physical values (..., channel, latitude, longitude) to a normalised float32 tensor."""
@@ -290,17 +315,13 @@ class Forecaster(nn.Module):
             )
         if hashlib.sha256(data).hexdigest() != metadata["weights_sha256"]:
             raise ModelError("The weights do not match the checksum in model.json.", where=str(weights))
+        channels = ChannelTable.from_dicts(metadata["channels"])
+        grid = len(metadata["latitude"]), len(metadata["longitude"])
         forecaster = cls(
             ModelConfig.from_dict(metadata["config"]),
-            ChannelTable.from_dicts(metadata["channels"]),
+            channels,
             *(np.array(metadata[k]) for k in ("latitude", "longitude", "mean", "std", "tendency_std")),
-            static=np.zeros(
-                (
-                    sum(c["role"] == "static" for c in metadata["channels"]),
-                    len(metadata["latitude"]),
-                    len(metadata["longitude"]),
-                )
-            ),
+            static=np.zeros((channels.n_static, *grid)),
             time_step=metadata["time_step"],
         )
         try:

@@ -28,6 +28,8 @@ class Channel:
         ``"prognostic"`` (predicted), ``"forcing"`` (given at every time) or ``"static"`` (given once).
     units
         CF units of the physical field; the store holds it normalised.
+    may_be_missing
+        Whether cells of it may have no value (NaN), such as sea surface temperature over land.
     """
 
     name: str
@@ -35,10 +37,16 @@ class Channel:
     level: float | None = None
     role: str = "prognostic"
     units: str = ""
+    may_be_missing: bool = False
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise ParameterError(f"Channel {self.name!r} has role {self.role!r}; a role is one of {ROLES}.")
+        if self.may_be_missing and self.role == "static":
+            raise ParameterError(
+                f"The static channel {self.name!r} may not have missing values: it is given once, and whole.",
+                remedy="Fill it with `ingest.fill`.",
+            )
 
 
 class ChannelTable(Sequence[Channel]):
@@ -84,13 +92,18 @@ class ChannelTable(Sequence[Channel]):
                 level=None if d.get("level") is None else float(d["level"]),
                 role=str(d.get("role", "prognostic")),
                 units=str(d.get("units", "")),
+                may_be_missing=bool(d.get("may_be_missing", False)),
             )
             for d in dicts
         )
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Give JSON-ready dictionaries, the inverse of `from_dicts`."""
-        return [asdict(channel) for channel in self._channels]
+        """Give JSON-ready dictionaries, the inverse of `from_dicts`.
+
+        ``may_be_missing`` is left out where it is false, so that tables without missing values read as they always did.
+        """
+        dicts = [asdict(channel) for channel in self._channels]
+        return [{k: v for k, v in d.items() if k != "may_be_missing" or v} for d in dicts]
 
     def __getitem__(self, key):  # type: ignore[override]
         return self._channels[key]
@@ -154,6 +167,11 @@ class ChannelTable(Sequence[Channel]):
     def dynamic(self) -> list[int]:
         """Indices of prognostic and forcing channels, which a store holds for every time."""
         return self.prognostic + self.forcing
+
+    @property
+    def may_be_missing(self) -> list[int]:
+        """Indices of the channels that may have missing values."""
+        return [i for i, channel in enumerate(self._channels) if channel.may_be_missing]
 
     @property
     def n_prognostic(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,3 +150,41 @@ def read_header(path: Path) -> ShardHeader:
         raise StoreError(
             f"Shard {path.name} is damaged: its header cannot be read.", where=str(path)
         ) from error
+
+
+def squared_error(stored: np.ndarray, values: np.ndarray, dtype: str) -> list[float]:
+    """Mean square of the rounding error of each channel, missing values left out."""
+    if dtype == "float32":
+        return [0.0] * values.shape[1]
+    exact, rounded = torch.from_numpy(values), as_tensor(stored, dtype)
+    means = []
+    for c in range(values.shape[1]):
+        error = rounded[:, c].to(torch.float32) - exact[:, c]
+        square = error.square().mean()
+        if not torch.isfinite(square):
+            square = error[torch.isfinite(error)].square().sum() / max(1, int(torch.isfinite(error).sum()))
+        means.append(float(square))
+    return means
+
+
+def count_missing(path: Path, start: int, stop: int, channels: Sequence[int]) -> np.ndarray:
+    """Count the missing values of each cell over some times of a shard.
+
+    Parameters
+    ----------
+    path
+        The shard.
+    start, stop
+        Half-open range of times, counted inside the shard.
+    channels
+        Indices of dynamic channels.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 (channel, latitude, longitude).
+    """
+    header = read_header(path)
+    shard = np.memmap(path, NUMPY_DTYPES[header.dtype], "r", header.offset, header.shape)
+    counts = [np.isnan(decode(shard[start:stop, c], header.dtype)).sum(axis=0) for c in channels]
+    return np.stack(counts).astype(np.int64)

@@ -75,6 +75,9 @@ class TensorStore:
         self.std: np.ndarray = arrays["std"]
         self.tendency_std: np.ndarray = arrays["tendency_std"]
         self.static: np.ndarray = arrays["static"]
+        #: (channel that may be missing, latitude, longitude): share of the training times without a value; None where
+        #: no channel may be missing.
+        self.missing_share: np.ndarray | None = arrays.get("missing_share")
 
     def __len__(self) -> int:
         return self.manifest["shape"][0]

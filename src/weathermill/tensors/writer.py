@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.numpy import save as save_arrays
 
 from weathermill.errors import MissingDataError, StoreError, UnwritableOutputError
@@ -26,7 +25,14 @@ from weathermill.tensors.files import (
     writing,
 )
 from weathermill.tensors.layout import ARRAYS, FORMAT, MANIFEST, SHARDS, VERSION, Layout
-from weathermill.tensors.shards import NUMPY_DTYPES, as_tensor, encode, shard_size, write_shard
+from weathermill.tensors.shards import (
+    NUMPY_DTYPES,
+    count_missing,
+    encode,
+    shard_size,
+    squared_error,
+    write_shard,
+)
 from weathermill.tensors.splits import Runs
 
 # From here on float32 rounds to infinity.
@@ -46,6 +52,9 @@ class TensorWriter:
     Shards may be written in any order, from several threads, or from processes that unpickled the writer. A
     writer made again after a crash with the same description and fingerprint keeps the shards that are
     whole; with any other it starts anew. A store that stands at `path` stays readable until `finish`.
+
+    Missing values stay NaN in the shards, which each of the stored dtypes has: a mask would have to be kept in step with
+    the values, and costs a second read. Only channels whose ``may_be_missing`` is true may have them.
 
     Parameters
     ----------
@@ -77,8 +86,6 @@ class TensorWriter:
         JSON-ready; carried in the manifest, and no part of the identity.
     fingerprint
         Of everything that the fields were computed from.
-    allow_missing
-        Whether NaN may be stored.
 
     Raises
     ------
@@ -108,12 +115,10 @@ class TensorWriter:
         steps_per_shard: int | None = None,
         provenance: Mapping[str, Any] | None = None,
         fingerprint: str = "",
-        allow_missing: bool = False,
     ) -> None:
         self.path = Path(path)
         self.fingerprint = fingerprint
         self.provenance = dict(provenance or {})
-        self.allow_missing = allow_missing
         if steps_per_shard is None:
             itemsize = NUMPY_DTYPES[dtype].itemsize if dtype in NUMPY_DTYPES else 2
             state = channels.n_dynamic * len(latitude) * len(longitude) * itemsize
@@ -212,7 +217,7 @@ class TensorWriter:
         Raises
         ------
         MissingDataError
-            When a value is NaN or infinite (unless `allow_missing`), with the channel and time.
+            When a value is infinite, or NaN in a channel that may not be missing, with the channel and time.
         StoreError
             When the range or shape is not a shard's, or a value is beyond what the stored dtype can hold.
         UnwritableOutputError
@@ -230,7 +235,7 @@ class TensorWriter:
         values = np.require(array, np.float32, ["C", "W"])
         self._check_values(values, begin)
         stored = encode(values, self.layout.dtype)
-        rounding = _squared_error(stored, values, self.layout.dtype)
+        rounding = squared_error(stored, values, self.layout.dtype)
         self.write_stored(k, stored, rounding)
 
     def write_stored(self, k: int, stored: np.ndarray, rounding: Sequence[float]) -> None:
@@ -266,8 +271,9 @@ class TensorWriter:
         low, high = values.min(), values.max()
         if -limit < low and high < limit:
             return
-        if not self.allow_missing:
-            self._refuse(np.isnan(values), begin, "is missing (NaN)")
+        gone = np.isnan(values)
+        gone[:, self.layout.channels.may_be_missing] = False
+        self._refuse(gone, begin, "is missing (NaN)")
         self._refuse(np.isinf(values), begin, "is infinite")
         self._refuse(np.abs(values) >= limit, begin, "is beyond the range of float16")
 
@@ -287,7 +293,8 @@ class TensorWriter:
             raise MissingDataError(
                 f"Channel {name!r} {what} at {when}, on {share:.3g} % of the grid.",
                 where=str(self.path),
-                remedy="Choose another period, level or region, or allow missing values and mask them.",
+                remedy="Choose another period, level or region, fill the gaps (`ingest.fill`), or name the variable in "
+                "`ingest.allow_missing`.",
             )
         raise StoreError(
             f"Channel {name!r} {what} at {when}, on {share:.3g} % of the grid.",
@@ -313,7 +320,7 @@ class TensorWriter:
             )
         with writing(self.path, "The tensor store"):
             arrays = self.partial / ARRAYS
-            write_atomic(arrays, save_arrays(self.layout.arrays()))
+            write_atomic(arrays, save_arrays({**self.layout.arrays(), **self._missing_share()}))
             manifest = {
                 "format": FORMAT,
                 "version": VERSION,
@@ -331,6 +338,22 @@ class TensorWriter:
             (self.partial / "identity").unlink(missing_ok=True)
             replace_folder(self.partial, self.path)
         return self.path
+
+    def _missing_share(self) -> dict[str, np.ndarray]:
+        """Share of the training times (of all, without a training split) at which each cell is missing."""
+        layout, chosen = self.layout, self.layout.channels.may_be_missing
+        if not chosen:
+            return {}
+        runs = layout.splits.get("train") or [(0, len(layout.times))]
+        counts = np.zeros((len(chosen), *layout.grid_shape), dtype=np.int64)
+        for k, (begin, stop) in enumerate(self.ranges):
+            for a, b in runs:
+                if max(begin, a) < min(stop, b):
+                    counts += count_missing(
+                        self._shard(k), max(begin, a) - begin, min(stop, b) - begin, chosen
+                    )
+        times = sum(b - a for a, b in runs)
+        return {"missing_share": (counts / times).astype(np.float32)}
 
     def _rounding(self, records: list[dict[str, Any]]) -> dict[str, float]:
         """RMS of what rounding to the stored dtype changed, as a share of each channel's tendency std."""
@@ -367,18 +390,3 @@ class TensorWriter:
     def nbytes(self) -> int:
         """Size in bytes that the shards have or will have: what the disk must hold."""
         return sum(shard_size((b - a, *self.layout.state_shape), self.layout.dtype) for a, b in self.ranges)
-
-
-def _squared_error(stored: np.ndarray, values: np.ndarray, dtype: str) -> list[float]:
-    """Mean square of the rounding error of each channel, missing values left out."""
-    if dtype == "float32":
-        return [0.0] * values.shape[1]
-    exact, rounded = torch.from_numpy(values), as_tensor(stored, dtype)
-    means = []
-    for c in range(values.shape[1]):
-        error = rounded[:, c].to(torch.float32) - exact[:, c]
-        square = error.square().mean()
-        if not torch.isfinite(square):
-            square = error[torch.isfinite(error)].square().sum() / max(1, int(torch.isfinite(error).sum()))
-        means.append(float(square))
-    return means

@@ -104,6 +104,8 @@ def rollout_loss(
     n = forecaster.n_prognostic
     scale = forecaster.error_scale
     state = window[:, 0]
+    gaps = forecaster.missing
+    held = (gaps.held(state),) if gaps else ()
     total, per_channel = None, []
     recompute = config.checkpoint_steps and torch.is_grad_enabled() and steps > 1
     for step, weight in enumerate(config.weights(steps)):
@@ -114,16 +116,18 @@ def rollout_loss(
             if fast:
                 # The fast pass keeps its images out of autograd's sight, and forgets them itself.
                 forecaster.network.checkpoint_whole = recompute
-            # Constraints act on the whole state, after what the fast pass measures.
-            if fast and not forecaster.constraints:
+            # Constraints act on the whole state, after what the fast pass measures; and it knows no missing cells.
+            if fast and not (forecaster.constraints or gaps):
                 errors, prognostic = advance_and_measure(
                     forecaster, loss, state, target, more=step + 1 < steps
                 )
             else:
-                prognostic = (
-                    recomputed(forecaster, forecaster, state) if recompute and not fast else forecaster(state)
-                )
-                errors = loss.per_channel(prognostic, target, scale=scale)
+                if recompute and not fast:
+                    prognostic = recomputed(forecaster, forecaster, state, *held)
+                else:
+                    prognostic = forecaster(state, *held)
+                known = gaps.known(target, *held) if gaps else None
+                errors = loss.per_channel(prognostic, target, known, scale)
         per_channel.append(errors.detach())
         if not idle:
             term = loss.total(errors) * (weight / steps)

@@ -12,20 +12,27 @@ from weathermill.pipelines.splitting import period_runs, time_seconds, time_step
 
 
 def channels_of(regridded: xr.Dataset, ingest: IngestParameters) -> tuple[xr.DataArray, list[dict]]:
-    """Flatten fields to channels in the order of the parameters."""
-    return to_channels(
+    """Flatten fields to channels in the order of the parameters; the table tells which of them may be missing."""
+    channels, table = to_channels(
         regridded,
         prognostic=[*ingest.variables, *ingest.surface_variables],
         forcing=ingest.forcing_variables,
         static=ingest.static_variables,
     )
+    for entry in table:
+        if entry["variable"] in ingest.allow_missing:
+            entry["may_be_missing"] = True
+    return channels, table
 
 
 def compute_statistics(
     regridded: xr.Dataset, ingest: IngestParameters, splits: SplitParameters
 ) -> xr.Dataset:
-    """Compute mean, standard deviation and that of the tendency over the training period."""
-    channels, _ = channels_of(regridded, ingest)
+    """Compute mean, standard deviation and that of the tendency over the training period.
+
+    Missing values of channels that may have them count nowhere.
+    """
+    channels, table = channels_of(regridded, ingest)
     times, calendar = time_seconds(regridded)
     step = time_step_seconds(times)
     static = static_channels(regridded, static=ingest.static_variables) if ingest.static_variables else None
@@ -35,6 +42,7 @@ def compute_statistics(
         period_runs(times, calendar, step, splits)["train"],
         step,
         static=static,
+        allow_missing=[entry["name"] for entry in table if entry.get("may_be_missing")],
     )
 
 

@@ -1,0 +1,149 @@
+"""Cells without a value: what a network sees there, where a forecast has none, and where its loss is taken.
+
+A channel that may be missing, such as sea surface temperature over land, holds NaN where there is no value. The network
+sees zero there, which is the mean of the training period in normalised units. Cells are *held* at that mean for a whole
+forecast, and come out as NaN in physical units, where
+
+- the training period never had a value, so that nothing was learnt; or
+- the initial state has none and the network predicts tendencies, so that there is nothing to add them to.
+
+A network that predicts the state itself gives a value wherever it learnt to, also where the initial state has none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from weathermill.errors import ModelError
+from weathermill.tensors.channels import ChannelTable
+
+
+class MissingValues(nn.Module):
+    """Handles the missing values of a forecaster's states; falsy where no channel may have any.
+
+    All methods take tensors of the forecaster's device and wait for nothing, so that CUDA graphs can hold them.
+
+    Parameters
+    ----------
+    channels
+        Which of them may be missing.
+    grid_shape
+        (latitudes, longitudes).
+    share
+        float32 (channels that may be missing, latitudes, longitudes): share of the training times without a value; one
+        where there never was one. None: of every cell there was always one.
+    tendencies
+        Whether the network predicts tendencies.
+
+    Raises
+    ------
+    ModelError
+        When `share` has another shape.
+    """
+
+    def __init__(
+        self,
+        channels: ChannelTable,
+        grid_shape: tuple[int, int],
+        share: np.ndarray | None = None,
+        *,
+        tendencies: bool = True,
+    ) -> None:
+        super().__init__()
+        self.channels = channels.may_be_missing
+        self.tendencies, self.n_prognostic = tendencies, channels.n_prognostic
+        if not self.channels:
+            return
+        shape = (len(self.channels), *grid_shape)
+        share = np.zeros(shape) if share is None else np.asarray(share)
+        if share.shape != shape:
+            raise ModelError(
+                f"The shares of missing values have shape {share.shape}; they should have {shape}."
+            )
+        self.register_buffer("share", torch.tensor(share, dtype=torch.float32))
+        allowed = torch.zeros((channels.n_dynamic, 1, 1), dtype=torch.bool)
+        allowed[self.channels] = True
+        self.register_buffer("allowed", allowed, persistent=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.channels)
+
+    def held(self, state: Tensor) -> Tensor:
+        """Say where a forecast from `state` has no value.
+
+        Parameters
+        ----------
+        state
+            (batch, n_dynamic, latitudes, longitudes) with NaN where there is no value.
+
+        Returns
+        -------
+        torch.Tensor
+            bool (batch, n_prognostic, latitudes, longitudes).
+        """
+        held = torch.zeros_like(state[:, : self.n_prognostic], dtype=torch.bool)
+        if self.tendencies:
+            held |= torch.isnan(state[:, : self.n_prognostic]) & self.allowed[: self.n_prognostic]
+        for share, channel in zip(self.share, self.channels, strict=True):
+            if channel < self.n_prognostic:
+                held[:, channel] |= share >= 1.0
+        return held
+
+    def filled(self, state: Tensor, held: Tensor) -> Tensor:
+        """Put the mean of the training period where there is no value, or where `held` says so.
+
+        NaN in a channel that may not be missing stays, so that a network that has run wild is seen.
+        """
+        extra = state.shape[1] - self.n_prognostic
+        gone = torch.isnan(state) & self.allowed | nn.functional.pad(held, (0, 0, 0, 0, 0, extra))
+        return torch.where(gone, _zero(state), state)
+
+    def hold(self, prognostic: Tensor, held: Tensor) -> Tensor:
+        """Put the mean of the training period where `held` says so."""
+        return torch.where(held, _zero(prognostic), prognostic)
+
+    def known(self, target: Tensor, held: Tensor) -> Tensor:
+        """Say over which cells a loss is to be taken: where there is a true value and the forecast can have one.
+
+        Parameters
+        ----------
+        target
+            (batch, n_prognostic, latitudes, longitudes), NaN where unknown.
+        held
+            From `held`, of the initial state.
+
+        Returns
+        -------
+        torch.Tensor
+            bool, as `target`.
+        """
+        return ~(torch.isnan(target) | held)
+
+    def unexpected(self, states: np.ndarray) -> dict[str, int]:
+        """Count the values that are not finite where the training period always had one.
+
+        Parameters
+        ----------
+        states
+            (n, n_dynamic, latitudes, longitudes), in any units.
+
+        Returns
+        -------
+        dict
+            Index of the channel -> how many, of the channels that have any.
+        """
+        counts = {}
+        shares = dict(zip(self.channels, self.share.cpu().numpy(), strict=True)) if self.channels else {}
+        for channel in range(states.shape[1]):
+            bad = ~np.isfinite(states[:, channel])
+            if channel in shares and bad.any():
+                bad &= ~(np.isnan(states[:, channel]) & (shares[channel] > 0))
+            if bad.any():
+                counts[channel] = int(bad.sum())
+        return counts
+
+
+def _zero(like: Tensor) -> Tensor:
+    return torch.zeros((), dtype=like.dtype, device=like.device)

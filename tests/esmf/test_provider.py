@@ -154,6 +154,17 @@ def test_a_directory_of_that_name_is_no_esmpy(tmp_path):
     assert said == esmf.PROVIDER
 
 
+def test_two_copies_do_not_take_each_other_for_the_real_one(tmp_path):
+    other = tmp_path / "weathermill" / "esmf" / "fallback"
+    shutil.copytree(FALLBACK, other)
+    said = _run(
+        "import weathermill, esmpy; print(esmpy.__provider__)",
+        path=[other],
+        cwd=tmp_path,
+    )
+    assert said == esmf.PROVIDER
+
+
 def test_installing_twice_adds_one_entry():
     esmf.install()
     esmf.install()

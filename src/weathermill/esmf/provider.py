@@ -23,6 +23,11 @@ def _same_directory(entry: str) -> bool:
     return entry == FALLBACK or (entry.rstrip("/\\").endswith("fallback") and Path(entry) == Path(FALLBACK))
 
 
+def _stands_in(directory: str) -> bool:
+    # Of another copy of Weathermill, too: two of them would send each other to find the real one for ever.
+    return _same_directory(directory) or Path(directory).parts[-3:] == Path(FALLBACK).parts[-3:]
+
+
 def install() -> None:
     """Make ``import esmpy`` find this provider if nothing else answers to that name.
 
@@ -44,7 +49,7 @@ def find_real(name: str = "esmpy"):
     -------
     importlib.machinery.ModuleSpec or None
     """
-    path = [entry for entry in sys.path if not _same_directory(entry)]
+    path = [entry for entry in sys.path if not _stands_in(entry)]
     for finder in sys.meta_path:
         find_spec = getattr(finder, "find_spec", None)
         if find_spec is None:
@@ -56,7 +61,7 @@ def find_real(name: str = "esmpy"):
         # A directory without __init__ that happens to bear the name is no ESMPy.
         if spec is None or spec.origin is None or spec.loader is None:
             continue
-        if _same_directory(str(Path(spec.origin).resolve().parent.parent)):
+        if _stands_in(str(Path(spec.origin).resolve().parent.parent)):
             continue
         return spec
     return None

@@ -130,7 +130,7 @@ def test_calendars_without_leap_days():
     np.testing.assert_allclose(result.at(when), cycle(when), atol=0.05)
 
 
-def test_gaps_are_left_out_of_means_and_refused_in_fits():
+def test_gaps_are_left_out_of_means():
     times, states = series("2000-01-01", "2000-03-01")
     states[::3, 0, 0, 0] = np.nan
     states[:, 1, 1, 1] = np.nan
@@ -139,6 +139,35 @@ def test_gaps_are_left_out_of_means_and_refused_in_fits():
     values = result.at(np.datetime64("2000-07-01T12"))[0]
     np.testing.assert_allclose(values[0, 0, 0], np.nanmean(states[at_noon, 0, 0, 0].astype(float)), rtol=1e-7)
     assert np.isnan(values[1, 1, 1])
+
+
+def test_annual_cycles_are_fitted_to_the_values_that_each_cell_has():
+    times, states = series("2000-01-01", "2002-01-01")
+    day = np.arange(len(times)) * (730.0 / len(times)) % 365
+    whole = climatology(states, times)
+    gone = np.random.default_rng(0).random(len(times)) < 0.4
+    states[gone, 0, 0, 0] = np.nan
+    states[:, 0, 0, 1] = np.nan
+    # Only in summer, and only now and then.
+    states[(day < 150) | (day > 240), 0, 0, 2] = np.nan
+    states[np.arange(len(times)) % 365 > 1, 1, 1, 1] = np.nan
+    result = climatology(states, times)
+    when = np.array(["2005-02-03T06", "2005-08-09T06"], dtype="datetime64[ns]")
+    at_six = np.flatnonzero(hour_of_day(times) == 6)
+    basis, wanted = (annual_basis(year_fraction(t), 1) for t in (times[at_six], when))
+    values = states[at_six, 0, 0, 0].astype(np.float64)
+    known = np.isfinite(values)
+    expected = wanted @ np.linalg.lstsq(basis[known], values[known], rcond=None)[0]
+    found = result.at(when)
+    np.testing.assert_allclose(found[:, 0, 0, 0], expected, rtol=2e-6)
+    assert np.isnan(found[:, 0, 0, 1]).all()
+    for channel, row, column in ((0, 0, 2), (1, 1, 1)):
+        mean = np.nanmean(states[at_six, channel, row, column].astype(np.float64))
+        np.testing.assert_allclose(found[:, channel, row, column], mean, rtol=1e-6)
+    untouched = np.ones(found.shape[1:], bool)
+    for channel, row, column in ((0, 0, 0), (0, 0, 1), (0, 0, 2), (1, 1, 1)):
+        untouched[channel, row, column] = False
+    np.testing.assert_array_equal(found[:, untouched], whole.at(when)[:, untouched])
 
 
 def test_it_goes_to_disk_and_back(tmp_path):

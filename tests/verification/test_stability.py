@@ -54,6 +54,23 @@ def test_where_it_left_them_is_told(grid, bad):
     assert (result["stable_until"].sel(channel="x") == 60).all()
 
 
+def test_cells_missing_from_the_start_are_left_out_and_those_lost_later_count(grid):
+    latitude, _, weights = grid
+    states = np.zeros((6, 1, 2, 19, 24), np.float32)
+    states[:, :, 0] = np.sin(np.deg2rad(latitude))[:, None]
+    states[:, 0, 0, :9] = np.nan
+    result = follow(grid, states)
+    assert result.attrs["stable"] == 1
+    here = result.sel(rollout=0, channel="geopotential_500")
+    expected = np.average(np.sin(np.deg2rad(latitude[9:])), weights=weights[9:])
+    np.testing.assert_allclose(here["mean"], expected, rtol=1e-6)
+    np.testing.assert_allclose(here["minimum"], -1.0, rtol=1e-6)
+    states[3:, 0, 0, 12, 5] = np.nan
+    lost = follow(grid, states).sel(rollout=0, channel="geopotential_500")
+    np.testing.assert_allclose(lost["outside"][3:], weights[12] / weights[9:].sum() / 24)
+    assert float(lost["stable_until"]) == 18.0
+
+
 def test_faults(grid):
     with pytest.raises(VerificationError, match="one value for each of 1"):
         StabilityMonitor(["x"], np.ones(3), minimum=np.zeros(2), maximum=np.ones(1), std=np.ones(1))
@@ -65,3 +82,5 @@ def test_faults(grid):
     monitor.update(6, np.zeros((1, 1, 3, 4)))
     with pytest.raises(VerificationError, match="6 h was given before"):
         monitor.update(6, np.zeros((1, 1, 3, 4)))
+    with pytest.raises(VerificationError, match="those given first"):
+        monitor.update(12, np.zeros((2, 1, 3, 4)))

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from weathermill.errors import MissingDataError, ParameterError, SplitError
+from weathermill.errors import ParameterError, SplitError
 from weathermill.verification import times as clock
+from weathermill.verification.gaps import VALUES_PER_TERM, GapCounter
 
 HARMONIC, HOURLY, MEAN, WEEKLY = "harmonic", "hourly", "mean", "weekly"
 DESCRIPTIONS = {
@@ -158,8 +159,6 @@ def climatology(
     ------
     SplitError
         If the training period is empty.
-    MissingDataError
-        If a cell of a bin never has a value in training but has in other bins.
     ParameterError
         If ``kind`` is unknown, or demands more than the training period offers.
     """
@@ -184,10 +183,10 @@ def climatology(
         bins, bin_of = np.zeros(1), np.zeros(len(indices), dtype=np.int64)
     else:
         bins, bin_of = np.unique(hours, return_inverse=True)
-    if chosen == HARMONIC and np.bincount(bin_of).min() < 4 * basis.shape[1]:
+    if chosen == HARMONIC and np.bincount(bin_of).min() < VALUES_PER_TERM * basis.shape[1]:
         raise ParameterError(
             f"{harmonics} annual harmonics cannot be fitted: an hour of day has only"
-            f" {np.bincount(bin_of).min()} states, {4 * basis.shape[1]} are needed",
+            f" {np.bincount(bin_of).min()} states, {VALUES_PER_TERM * basis.shape[1]} are needed",
             remedy="Choose fewer harmonics or kind 'hourly'.",
         )
 
@@ -238,35 +237,25 @@ def _fit(reader, indices, bin_of, n_bins, basis, channels, first, progress) -> n
         for bin_index, members in enumerate(of_bin)
         for start in range(0, len(members), _BATCH)
     ]
-    sums = missing = gram = None
+    sums = gram = gaps = None
     for bin_index, members, last in progress(batches):
         if sums is None:
             sums = np.zeros((n_terms, origin.size))
-            gram, missing = np.zeros((n_terms, n_terms)), 0
+            gram = np.zeros((n_terms, n_terms))
+            gaps = GapCounter(n_terms, shape[0], int(np.prod(shape[1:])))
         states = np.stack(
             [np.asarray(reader(int(indices[m]))[channels], np.float32).ravel() for m in members]
         )
         states -= origin
         absent = np.isnan(states)
         if absent.any():
-            if n_terms > 1:
-                raise MissingDataError(
-                    "the training period has missing values, with which annual harmonics cannot be fitted",
-                    where=f"one of the states {', '.join(str(int(indices[m])) for m in members)}",
-                    remedy="Choose kind 'hourly', 'weekly' or 'mean' for data with gaps.",
-                )
-            missing = missing + absent.sum(axis=0)
+            gaps.add(basis[members], absent)
             states[absent] = 0.0
         # Single precision within a batch, double between batches.
         sums += basis[members].T.astype(np.float32) @ states
         gram += basis[members].T @ basis[members]
         if last:
-            if n_terms == 1:
-                count = gram[0, 0] - missing
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    sums[0] = np.where(count > 0, sums[0] / count, np.nan)
-            else:
-                sums = np.linalg.solve(gram, sums)
+            sums = gaps.solve(gram, sums)
             sums[0] += origin[0]
             solution[bin_index] = sums.reshape(n_terms, *shape)
             sums = None

@@ -51,11 +51,15 @@ class StabilityMonitor:
             raise VerificationError(
                 f"minimum, maximum and std must have one value for each of {len(self.channels)} channels"
             )
+        self._known: np.ndarray | None = None
         self._leads: list[float] = []
         self._records: list[dict[str, np.ndarray]] = []
 
     def update(self, lead_hours: float, fields: np.ndarray) -> None:
         """Add the states of all rollouts at a lead time.
+
+        Cells that are missing in the states given first, the initial ones, are left out of all that follows; a value
+        that goes missing later counts as outside.
 
         Parameters
         ----------
@@ -77,22 +81,32 @@ class StabilityMonitor:
             if self._weights.ndim == 2
             else np.repeat(self._weights[:, None], fields.shape[3], 1)
         )
-        weights = weights / weights.sum()
+        if self._known is None:
+            self._known = ~np.isnan(fields)
+        if fields.shape != self._known.shape:
+            raise VerificationError(
+                f"fields have shape {fields.shape}; those given first had {self._known.shape}"
+            )
+        known = self._known
+        weights = np.where(known, weights, 0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            weights /= weights.sum(axis=(2, 3), keepdims=True)
         minimum, maximum, std = (values[:, None, None] for values in self._bounds)
         finite = np.isfinite(fields)
         inside = finite & (fields >= minimum - self.margin * std) & (fields <= maximum + self.margin * std)
         with np.errstate(invalid="ignore", over="ignore"):
-            mean = np.einsum("nchw,hw->nc", fields, weights, dtype=np.float64)
-            centred = fields.astype(np.float64) - mean[..., None, None]
-            spread = np.sqrt(np.einsum("nchw,hw->nc", centred**2, weights))
+            values = np.where(known, fields, 0.0)
+            mean = np.einsum("nchw,nchw->nc", values, weights, dtype=np.float64)
+            centred = values.astype(np.float64) - mean[..., None, None]
+            spread = np.sqrt(np.einsum("nchw,nchw->nc", centred**2, weights))
         self._leads.append(float(lead_hours))
         self._records.append(
             {
                 "mean": mean,
                 "spatial_std": spread,
-                "minimum": fields.min(axis=(2, 3)).astype(np.float64),
-                "maximum": fields.max(axis=(2, 3)).astype(np.float64),
-                "outside": np.einsum("nchw,hw->nc", (~inside).astype(np.float64), weights),
+                "minimum": fields.min(axis=(2, 3), where=known, initial=np.inf).astype(np.float64),
+                "maximum": fields.max(axis=(2, 3), where=known, initial=-np.inf).astype(np.float64),
+                "outside": np.einsum("nchw,nchw->nc", (~inside).astype(np.float64), weights),
             }
         )
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from weathermill.errors import MissingVariableError, ParameterError
 from weathermill.fields import solar, thermodynamics
 from weathermill.fields.conventions import canonicalise
-from weathermill.fields.derived import DERIVATIONS
+from weathermill.fields.derived import DERIVATIONS, fields_of_time_and_place
+from weathermill.fields.grids import grid_of
 from weathermill.fields.vocabulary import CONVENTIONS
 
 
@@ -180,3 +181,39 @@ def test_the_sun_is_highest_when_the_equation_of_time_says():
     cosine = solar.cosine_zenith(*solar.days_since_2000(times), np.array([0.0]), np.array([0.0]))[:, 0, 0]
     # 16.45 minutes before noon.
     assert str(times[int(np.argmax(cosine))])[11:16] in ("11:43", "11:44")
+
+
+def test_fields_of_time_and_place_know_curvilinear_grids(make_source):
+    latitude, longitude = np.meshgrid(np.linspace(60.0, 30.0, 5), np.linspace(10.0, 40.0, 6), indexing="ij")
+    plain = xr.Dataset(
+        {"t2m": (("time", "y", "x"), np.full((3, 5, 6), 280.0), {"units": "K"})},
+        coords={
+            "time": xr.date_range("2001-06-01", periods=3, freq="6h"),
+            "lat": (("y", "x"), latitude + 0.1 * longitude, {"units": "degrees_north"}),
+            "lon": (("y", "x"), longitude, {"units": "degrees_east"}),
+        },
+    )
+    names = [name for name, derivation in DERIVATIONS.items() if derivation.of_time_and_place]
+    assert len(names) == 6
+    fields = canonicalise([plain], surface_variables=["2m_temperature", *names])
+    for name in names:
+        assert fields[name].dims == ("time", "y", "x")
+        for y, x in ((0, 0), (4, 2)):
+            point = make_source(names=("t",)).isel(latitude=[0], longitude=[0])
+            point = point.assign_coords(
+                latitude=[float(plain["lat"][y, x])], longitude=[float(plain["lon"][y, x])]
+            )
+            grid = xr.Dataset(coords={"latitude": point["latitude"], "longitude": point["longitude"]})
+            alone = fields_of_time_and_place([name], fields["time"].values, grid)[name]
+            np.testing.assert_allclose(fields[name][:, y, x], alone[:, 0, 0], rtol=1e-6, atol=1e-6)
+
+
+def test_fields_of_any_time_are_those_of_ingest(make_source):
+    fields = canonicalise(
+        [make_source()], variables=["temperature"], surface_variables=["toa_incident_solar_radiation"]
+    )
+    again = fields_of_time_and_place(
+        ["toa_incident_solar_radiation"], fields["time"].values[::-1], grid_of(fields)
+    )["toa_incident_solar_radiation"]
+    np.testing.assert_array_equal(again[::-1], fields["toa_incident_solar_radiation"])
+    assert again.attrs["units"] == "J m-2"

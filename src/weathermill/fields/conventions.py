@@ -152,10 +152,10 @@ def canonicalise(
         fields[name] = ((LATITUDE, LONGITUDE), _static(offers[name][0], surveyed, name, overrides, findings))
     for name in fields.data_vars:
         fields[name].attrs.update(_attributes(str(name), offers[str(name)][0]))
-    fields = derive(fields, plan.made, findings)[asked]
     if order.latitude.ndim == 2:
         grid = grid_of(surveyed[used[0].rank].raw)
         fields = fields.rename_dims({LATITUDE: "y", LONGITUDE: "x"}).assign_coords(grid.coords)
+    fields = derive(fields, plan.made, findings)[asked]
     fields.attrs.update(_global_attributes(surveyed, {offer.rank for offer in used}))
     return fields
 

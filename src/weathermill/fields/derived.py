@@ -34,6 +34,8 @@ class Derivation:
         How, in a few words.
     units, long_name
         For fields outside the vocabulary.
+    of_time_and_place
+        Whether time and place alone determine it, so that it can be had for any time to come.
     """
 
     make: Callable[[xr.Dataset], xr.DataArray]
@@ -43,6 +45,7 @@ class Derivation:
     on_levels: bool = False
     units: str = ""
     long_name: str = ""
+    of_time_and_place: bool = False
 
 
 def _blockwise(function, *arrays: xr.DataArray) -> xr.DataArray:
@@ -74,7 +77,7 @@ def _speed(eastward: str, northward: str) -> Callable[[xr.Dataset], xr.DataArray
 
 
 def _column_vapour(fields: xr.Dataset) -> xr.DataArray:
-    humidity = fields["specific_humidity"].transpose(..., LEVEL, LATITUDE, LONGITUDE)
+    humidity = fields["specific_humidity"]
     pressure = fields[LEVEL].values * 100.0
     # Each level stands for the layer up to halfway to its neighbours, the outermost ones for half a layer.
     edges = np.concatenate([pressure[:1], 0.5 * (pressure[1:] + pressure[:-1]), pressure[-1:]])
@@ -87,23 +90,27 @@ def _of_time_and_place(function) -> Callable[[xr.Dataset], xr.DataArray]:
 
     def make(fields: xr.Dataset) -> xr.DataArray:
         times = fields[TIME].values
-        latitude, longitude = fields[LATITUDE].values, fields[LONGITUDE].values
+        horizontal = fields[LATITUDE].dims if fields[LATITUDE].ndim == 2 else (LATITUDE, LONGITUDE)
+        latitude, longitude = solar.places(fields[LATITUDE].values, fields[LONGITUDE].values)
+        shape = np.broadcast_shapes(latitude.shape, longitude.shape)
+
+        def compute(index) -> np.ndarray:
+            return np.asarray(function(times[index], latitude, longitude), dtype=np.float32)
+
         chunks = next(
             (v.chunks[v.dims.index(TIME)] for v in fields.data_vars.values() if v.chunks and TIME in v.dims),
             None,
         )
-        dims = (TIME, LATITUDE, LONGITUDE)
-        coords = {dim: fields[dim] for dim in dims}
+        dims = (TIME, *horizontal)
+        coords = {name: fields[name] for name in (TIME, LATITUDE, LONGITUDE)}
         if chunks is None:
-            return xr.DataArray(
-                function(times, latitude, longitude).astype(np.float32), dims=dims, coords=coords
-            )
+            return xr.DataArray(compute(slice(None)), dims=dims, coords=coords)
         positions = da.from_array(np.arange(times.size), chunks=(chunks,))
         data = da.map_blocks(
-            lambda index: function(times[index], latitude, longitude).astype(np.float32),
+            compute,
             positions,
             new_axis=[1, 2],
-            chunks=(chunks, (latitude.size,), (longitude.size,)),
+            chunks=(chunks, *((size,) for size in shape)),
             dtype=np.float32,
             meta=np.empty((0, 0, 0), dtype=np.float32),
         )
@@ -123,8 +130,10 @@ def _insolation(times, latitude, longitude) -> np.ndarray:
 def _local_time(function) -> Callable:
     def compute(times, latitude, longitude) -> np.ndarray:
         _, hours = solar.days_since_2000(times)
-        angle = 2 * np.pi * hours[:, None] / 24.0 + np.radians(longitude)[None, :]
-        return np.broadcast_to(function(angle)[:, None, :], (len(hours), len(latitude), len(longitude)))
+        angle = 2 * np.pi * hours[:, None, None] / 24.0 + np.radians(longitude)
+        return np.broadcast_to(
+            function(angle), (len(hours), *np.broadcast_shapes(latitude.shape, longitude.shape))
+        )
 
     return compute
 
@@ -133,7 +142,8 @@ def _year_progress(function) -> Callable:
     def compute(times, latitude, longitude) -> np.ndarray:
         days, _ = solar.days_since_2000(times)
         angle = 2 * np.pi * (days + 0.5) / 365.2422
-        return np.broadcast_to(function(angle)[:, None, None], (len(days), len(latitude), len(longitude)))
+        shape = np.broadcast_shapes(latitude.shape, longitude.shape)
+        return np.broadcast_to(function(angle)[:, None, None], (len(days), *shape))
 
     return compute
 
@@ -172,37 +182,44 @@ DERIVATIONS: Mapping[str, Derivation] = MappingProxyType(
             pressure_needs=("specific_humidity",),
         ),
         "toa_incident_solar_radiation": Derivation(
-            _of_time_and_place(_insolation), "from time and place, as the sum over the hour before"
+            _of_time_and_place(_insolation),
+            "from time and place, as the sum over the hour before",
+            of_time_and_place=True,
         ),
         "cosine_of_solar_zenith_angle": Derivation(
             _of_time_and_place(_zenith),
             "from time and place, zero at night",
             units="1",
             long_name="Cosine of the solar zenith angle",
+            of_time_and_place=True,
         ),
         "sine_of_local_solar_time": Derivation(
             _of_time_and_place(_local_time(np.sin)),
             "from time and longitude",
             units="1",
             long_name="Sine of local mean solar time",
+            of_time_and_place=True,
         ),
         "cosine_of_local_solar_time": Derivation(
             _of_time_and_place(_local_time(np.cos)),
             "from time and longitude",
             units="1",
             long_name="Cosine of local mean solar time",
+            of_time_and_place=True,
         ),
         "sine_of_year_progress": Derivation(
             _of_time_and_place(_year_progress(np.sin)),
             "from the time of the year",
             units="1",
             long_name="Sine of the progress of the year",
+            of_time_and_place=True,
         ),
         "cosine_of_year_progress": Derivation(
             _of_time_and_place(_year_progress(np.cos)),
             "from the time of the year",
             units="1",
             long_name="Cosine of the progress of the year",
+            of_time_and_place=True,
         ),
     }
 )
@@ -279,6 +296,31 @@ def plan_derivations(pressure: Sequence[str], surface: Sequence[str], surveyed: 
             resolve(name, on_levels)
             resolving.discard(name)
     return plan
+
+
+def fields_of_time_and_place(names: Sequence[str], times: np.ndarray, grid: xr.Dataset) -> xr.Dataset:
+    """Return fields that time and place determine, at any times, as ``canonicalise`` would have made them.
+
+    Parameters
+    ----------
+    names
+        Keys of ``DERIVATIONS`` with ``of_time_and_place``.
+    times
+        datetime64, or cftime objects; any number in any order.
+    grid
+        Latitude and longitude, as ``weathermill.fields.grids.grid_of`` gives them.
+
+    Returns
+    -------
+    xarray.Dataset
+        (time, latitude, longitude) or (time, y, x), float32, lazy, a time a chunk.
+    """
+    coords = {name: grid[name] for name in (LATITUDE, LONGITUDE)}
+    horizontal = grid[LATITUDE].dims if grid[LATITUDE].ndim == 2 else (LATITUDE, LONGITUDE)
+    shape = tuple(grid.sizes[dim] for dim in horizontal)
+    pattern = da.zeros((len(times), *shape), chunks=(1, *shape), dtype=np.float32)
+    fields = xr.Dataset({"pattern": ((TIME, *horizontal), pattern)}, coords={TIME: (TIME, times), **coords})
+    return derive(fields, names, []).drop_vars("pattern")
 
 
 def derive(

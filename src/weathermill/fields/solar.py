@@ -63,6 +63,12 @@ def solar_position(days: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return declination, np.degrees(difference) / 15.0, distance
 
 
+def places(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return latitudes and longitudes that broadcast to maps: those of a grid's axes, or maps as they are."""
+    latitude, longitude = np.asarray(latitude, dtype=np.float64), np.asarray(longitude, dtype=np.float64)
+    return (latitude, longitude) if latitude.ndim == 2 else (latitude[:, None], longitude[None, :])
+
+
 def cosine_zenith(
     days: np.ndarray, hours: np.ndarray, latitude: np.ndarray, longitude: np.ndarray
 ) -> np.ndarray:
@@ -73,7 +79,7 @@ def cosine_zenith(
     days, hours
         (time,) from :func:`days_since_2000`.
     latitude, longitude
-        One-dimensional degrees.
+        Degrees; one-dimensional, or maps.
 
     Returns
     -------
@@ -81,8 +87,9 @@ def cosine_zenith(
         (time, latitude, longitude) float64.
     """
     declination, equation, _ = solar_position(days)
-    phi = np.radians(latitude)[None, :, None]
-    angle = np.radians(15.0 * (hours + equation - 12.0)[:, None, None] + np.asarray(longitude)[None, None, :])
+    latitude, longitude = places(latitude, longitude)
+    phi = np.radians(latitude)
+    angle = np.radians(15.0 * (hours + equation - 12.0)[:, None, None] + longitude)
     delta = declination[:, None, None]
     return np.sin(phi) * np.sin(delta) + np.cos(phi) * np.cos(delta) * np.cos(angle)
 
@@ -99,7 +106,7 @@ def toa_insolation(
     times
         (time,).
     latitude, longitude
-        One-dimensional degrees.
+        Degrees; one-dimensional, or maps.
     hours
         Length of the sum.
     parts
@@ -111,7 +118,8 @@ def toa_insolation(
         (time, latitude, longitude) float64.
     """
     days, clock = days_since_2000(times)
-    total = np.zeros((days.size, np.size(latitude), np.size(longitude)))
+    latitude, longitude = places(latitude, longitude)
+    total = np.zeros((days.size, *np.broadcast_shapes(latitude.shape, longitude.shape)))
     for i in range(parts):
         back = hours * (i + 0.5) / parts
         _, _, distance = solar_position(days - back / 24.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from weathermill.fields.solar import toa_insolation
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.channels import Channel, ChannelTable
@@ -27,22 +28,30 @@ def wave(times: np.ndarray, longitude: np.ndarray) -> np.ndarray:
 
 
 def write_store(path, *, n_times=112, start="2001-01-20", forcing=False, static=False, dtype="float32"):
-    """64 states of training (four periods), 16 of validation and the rest for the test."""
+    """64 states of training (four periods), 16 of validation and the rest for the test.
+
+    The forcing is ones of a name without formula, "ones" under a name with one, or what that formula gives: "sun".
+    """
     first = np.datetime64(start, "s").astype(np.int64)
     times = first + STEP * np.arange(n_times)
     latitude, longitude = np.linspace(80, -80, HEIGHT), np.arange(WIDTH) * 360.0 / WIDTH
     channels = list(CHANNELS)
     mean, std = MEAN, AMPLITUDE / np.sqrt(2)
     if forcing:
-        channels.append(Channel("insolation", "toa_incident_solar_radiation", None, "forcing", "J m-2"))
-        mean, std = np.append(mean, 0.0), np.append(std, 1.0)
+        variable = "toa_incident_solar_radiation" if forcing in ("sun", "ones") else "insolation"
+        channels.append(Channel(variable, variable, None, "forcing", "J m-2"))
+        mean, std = np.append(mean, 0.0), np.append(std, 1.4e6 if forcing == "sun" else 1.0)
     if static:
         channels.append(Channel("land_sea_mask", "land_sea_mask", None, "static", "1"))
         mean, std = np.append(mean, 0.0), np.append(std, 1.0)
     table = ChannelTable(channels)
     values = (wave(times - first, longitude) - MEAN[:, None, None]) / (AMPLITUDE / np.sqrt(2))[:, None, None]
     if forcing:
-        values = np.concatenate([values, np.ones_like(values[:, :1])], axis=1)
+        given = np.ones_like(values[:, :1])
+        if forcing == "sun":
+            dates = times.astype("datetime64[s]").astype("datetime64[ns]")
+            given = toa_insolation(dates, latitude, longitude)[:, None] / 1.4e6
+        values = np.concatenate([values, given], axis=1)
     tendency = np.append(2 * std[:2] * np.sin(np.pi * 6 / PERIOD_HOURS), np.ones(len(std) - 2))
     weights = np.cos(np.deg2rad(latitude))
     writer = TensorWriter(

@@ -7,10 +7,14 @@ import pytest
 import xarray as xr
 
 from weathermill.errors import EmptySelectionError, SplitError
+from weathermill.fields.derived import fields_of_time_and_place
+from weathermill.fields.grids import build_grid
+from weathermill.fields.regridding import make_weights
 from weathermill.parameters import EvaluateParameters
 from weathermill.pipelines.evaluate import baselines, nodes
 from weathermill.verification.model_card import render_model_card
 from weathermill.verification.skill_tables import stability_limit
+from weathermill.verification.times import add_hours
 
 AMPLITUDE, PERIOD = np.array([900.0, 6.0]), 96.0
 
@@ -118,6 +122,23 @@ def test_stability_can_be_off_and_needs_the_forcings(
     assert short.attrs["stable"] == 1
     long = nodes.follow_stability(forced, make_network(forced), bounds, parameters(stability_days=60))
     assert "forcings" in long.attrs["left_out"]
+
+
+def test_long_rollouts_compute_what_follows_from_the_time(make_store, make_network, bounds, tmp_path, caplog):
+    store = make_store(tmp_path / "sunlit", forcing="sun")
+    network, grid = make_network(store), build_grid(store.latitude, store.longitude)
+    weights = make_weights(grid, grid, "nearest_s2d")
+    seen = []
+    network.network.register_forward_pre_hook(lambda _, given: seen.append(given[0][:, 2].numpy()))
+    long = nodes.follow_stability(store, network, bounds, parameters(stability_days=30), weights)
+    assert long.sizes["lead_time"] == 121 and long.attrs["stable"] == 1 and len(seen) == 120
+    times = add_hours(long["init_time"].values, 6 * 119)
+    expected = fields_of_time_and_place(["toa_incident_solar_radiation"], times, grid)
+    expected = expected["toa_incident_solar_radiation"].values / store.std[2]
+    np.testing.assert_allclose(seen[119], expected, atol=1e-6)
+    other = make_store(tmp_path / "other", forcing="ones")
+    left = nodes.follow_stability(other, make_network(other), bounds, parameters(stability_days=30), weights)
+    assert "forcings" in left.attrs["left_out"] and "is not what its formula gives" in caplog.text
 
 
 def test_seasons_regions_and_stability_are_on_the_card(make_store, make_network, bounds, tmp_path):

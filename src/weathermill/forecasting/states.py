@@ -10,26 +10,24 @@ import cftime
 import numpy as np
 import xarray as xr
 
-from weathermill.errors import EmptySelectionError, MissingDataError, ModelError
+from weathermill.errors import EmptySelectionError, GridError, MissingDataError, ModelError
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.flatten import to_channels
 from weathermill.fields.grids import build_grid, grid_hash, grid_of
-from weathermill.fields.regridding import apply_weights, make_weights
+from weathermill.fields.regridding import RegridWeights, apply_weights, make_weights
+from weathermill.fields.weight_making import grid_shape
+from weathermill.forecasting.forcings import ForcingReader, Formulas
 from weathermill.models.forecaster import Forecaster
-from weathermill.tensors.channels import ChannelTable
-from weathermill.verification.times import add_hours
+from weathermill.tensors.channels import Channel
+from weathermill.verification.times import add_hours, time_key
 
 logger = logging.getLogger(__name__)
 
 
-def wanted_variables(channels: ChannelTable) -> dict[str, Any]:
-    """The arguments of ``canonicalise`` that give the prognostic and forcing channels of a network.
-
-    Static channels are not among them: the network carries its own.
-    """
-    dynamic = [channels[i] for i in channels.dynamic]
-    pressure = [c for c in dynamic if c.level is not None]
-    surface = [c.name for c in dynamic if c.level is None]
+def wanted_variables(channels: Sequence[Channel]) -> dict[str, Any]:
+    """The arguments of ``canonicalise`` that give some channels."""
+    pressure = [c for c in channels if c.level is not None]
+    surface = [c.name for c in channels if c.level is None]
     levels = {
         variable: {c.level for c in pressure if c.variable == variable}
         for variable in dict.fromkeys(c.variable for c in pressure)
@@ -57,7 +55,7 @@ class StateReader:
     names
         Of the sources, for messages.
     method
-        How the states are regridded, where they are on another grid.
+        How the states are regridded, where they are on another grid; None refuses them.
     vectors
         Regrid wind components through three-dimensional tangent vectors.
 
@@ -65,6 +63,8 @@ class StateReader:
     ------
     MissingVariableError, MissingLevelError, UnitsError
         As ``canonicalise``.
+    GridError
+        If the states are on another grid and there is no method, or do not cover the network's.
     """
 
     def __init__(
@@ -73,23 +73,81 @@ class StateReader:
         model: Forecaster,
         *,
         names: Sequence[str] | None = None,
-        method: str = "conservative",
+        method: str | None = "conservative",
         vectors: bool = False,
     ) -> None:
-        wanted = wanted_variables(model.channels)
-        self.names = list(names or [])
+        self.names, self._method, self._vectors = list(names or []), method, vectors
+        self._target = build_grid(model.latitude, model.longitude)
+        self._weights: dict[str, RegridWeights] = {}
+        table = model.channels
+        wanted = wanted_variables([table[i] for i in table.prognostic])
         fields = canonicalise(datasets, **wanted, source_names=names)
-        target = build_grid(model.latitude, model.longitude)
-        if grid_hash(grid_of(fields)) != grid_hash(target):
+        self.source_grid = grid_of(fields)
+        if self.regrids and method is not None:
             logger.info("The initial states are regridded to the grid of the network (%s)", method)
-            weights = make_weights(grid_of(fields), target, method)
-            fields = apply_weights(fields, weights, target, vectors=vectors)
+        fields = self._regridded(fields)
         channels, _ = to_channels(fields, prognostic=[*wanted["variables"], *wanted["surface_variables"]])
-        self._states = channels.sel(channel=[model.channels[i].name for i in model.channels.dynamic])
-        self._forcings = [model.channels[i].name for i in model.channels.forcing]
+        self._states = channels.sel(channel=[table[i].name for i in table.prognostic])
         self._step_hours = model.time_step / 3600
-        self._by_time: dict[str, int] | None = None
         self.times: np.ndarray = fields["time"].values
+        self._forcings: ForcingReader | None = None
+        if table.n_forcing:
+            self._forcings = ForcingReader(
+                datasets,
+                [table[i] for i in table.forcing],
+                model.std[table.forcing],
+                names=names,
+                regrid=self._regridded,
+                formulas=lambda wanted: Formulas(
+                    wanted, self.source_grid, self._weights_from(self.source_grid), self._target
+                ),
+                shape=model.grid_shape,
+            )
+
+    @property
+    def regrids(self) -> bool:
+        """Whether the states come on another grid than the network's."""
+        return grid_hash(self.source_grid) != grid_hash(self._target)
+
+    @property
+    def notes(self) -> list[str]:
+        """What of the states the sources do not hold."""
+        made = [] if self._forcings is None else self._forcings.unread
+        return [f"{', '.join(made)}: computed from time and place."] if made else []
+
+    def _weights_from(self, grid: xr.Dataset) -> RegridWeights | None:
+        if grid_hash(grid) == grid_hash(self._target):
+            return None
+        if (key := grid_hash(grid)) not in self._weights:
+            self._weights[key] = self._make_weights(grid)
+        return self._weights[key]
+
+    def _make_weights(self, grid: xr.Dataset) -> RegridWeights:
+        sizes = [" x ".join(map(str, grid_shape(each))) for each in (grid, self._target)]
+        where = ", ".join(self.names) or None
+        if self._method is None:
+            raise GridError(
+                f"the states are on a grid of {sizes[0]} ({_span(grid)}), the network's is {sizes[1]}"
+                f" ({_span(self._target)})",
+                where=where,
+                remedy="Regrid them, or name the method by which they shall be: conservative or bilinear.",
+            )
+        weights = make_weights(grid, self._target, self._method)
+        covered = float(weights.mapped().mean())
+        if covered < 1:
+            raise GridError(
+                f"the states cover {100 * covered:.3g} % of the network's grid: they are on {sizes[0]} ({_span(grid)}),"
+                f" the network is on {sizes[1]} ({_span(self._target)})",
+                where=where,
+                remedy="Give states that cover the whole grid of the network.",
+            )
+        return weights
+
+    def _regridded(self, fields: xr.Dataset) -> xr.Dataset:
+        weights = self._weights_from(grid_of(fields))
+        return (
+            fields if weights is None else apply_weights(fields, weights, self._target, vectors=self._vectors)
+        )
 
     def index(self, time: Any) -> int:
         """The position of the state at a time (ISO 8601, datetime64 or cftime).
@@ -161,7 +219,8 @@ class StateReader:
     def last(self, steps: int) -> int:
         """The position of the last state from which a forecast of ``steps`` steps can be made.
 
-        That is the last one of all, or, for a network with forcings, the last from which the source holds them.
+        That is the last one of all, or, for a network with forcings that are read, the last from which the source holds
+        them.
 
         Raises
         ------
@@ -169,55 +228,54 @@ class StateReader:
             If the source holds the forcings from no state for so long.
         """
         for position in reversed(range(len(self.times))):
-            if not self._missing_forcing(position, steps):
+            if not self._lacking(position, steps):
                 return position
         raise self._lacks_forcings(self.times[0], steps)
 
     def forcings(self, positions: Sequence[int], steps: int) -> np.ndarray | None:
-        """Read the forcings at the ends of all steps but the last.
+        """Give the forcings at the ends of all steps but the last.
+
+        Those that the source holds are read; those that time and place determine go on by their formula beyond it; see
+        `weathermill.forecasting.forcings.ForcingReader`.
 
         Returns
         -------
         numpy.ndarray or None
-            (n, steps - 1, forcing, latitude, longitude), float32, physical units; None where there are none to read.
+            (n, steps - 1, forcing, latitude, longitude), float32, physical units; None where there are none.
 
         Raises
         ------
         ModelError
-            If the source lacks a time.
+            If the source lacks a time of a forcing that cannot be computed, or differs from the formula of one that can.
         MissingDataError
             If forcings have missing values.
         """
-        if not self._forcings or steps < 2:
+        if self._forcings is None or steps < 2:
             return None
-        windows = []
         for position in positions:
-            if self._missing_forcing(position, steps):
+            if self._lacking(position, steps):
                 raise self._lacks_forcings(self.times[position], steps)
-            windows.append(self._valid_positions(position, steps))
-        needed = sorted({index for window in windows for index in window})
-        values = self._checked(self._states.sel(channel=self._forcings).isel(time=needed).compute()).values
-        place = {index: i for i, index in enumerate(needed)}
-        return np.stack([values[[place[index] for index in window]] for window in windows])
+        windows = [self._valid_times(position, steps)[1:-1] for position in positions]
+        needed = {time_key(time): time for window in windows for time in window}
+        # Forecasts from many times overlap: each time is read or computed once.
+        values = self._checked(self._forcings.at(np.array(list(needed.values())))).values
+        place = {key: i for i, key in enumerate(needed)}
+        return np.stack([values[[place[time_key(time)] for time in window]] for window in windows])
 
-    def _valid_positions(self, position: int, steps: int) -> list[int | None]:
-        keys = self._positions_by_time()
+    def _valid_times(self, position: int, steps: int) -> np.ndarray:
         start = self.times[[position]]
-        later = [add_hours(start, self._step_hours * step)[0] for step in range(1, steps)]
-        return [keys.get(_text(time)) for time in later]
+        return np.concatenate([add_hours(start, self._step_hours * step) for step in range(steps + 1)])
 
-    def _positions_by_time(self) -> dict[str, int]:
-        if self._by_time is None:
-            self._by_time = {_text(time): i for i, time in enumerate(self.times)}
-        return self._by_time
-
-    def _missing_forcing(self, position: int, steps: int) -> bool:
-        return bool(self._forcings) and None in self._valid_positions(position, steps)
+    def _lacking(self, position: int, steps: int) -> list[str]:
+        if self._forcings is None:
+            return []
+        return self._forcings.lacking(self._valid_times(position, steps)[:-1])
 
     def _lacks_forcings(self, time: Any, steps: int) -> ModelError:
+        lacking = self._forcings.lacking(self._valid_times(self.index(time), steps)[:-1])
         return ModelError(
-            f"the network needs forcings ({', '.join(self._forcings)}) at every step, and the source does not hold them"
-            f" for {self._step_hours * (steps - 1):g} h from {_text(time)}; it ends at {_text(self.times[-1])}",
+            f"the network needs forcings ({', '.join(lacking)}) at every step, and the source does not hold them"
+            f" for {self._step_hours * (steps - 1):g} h from {_text(time)}; it ends at {_text(self._forcings.last)}",
             where=", ".join(self.names) or None,
             remedy="Choose an earlier initial time or a shorter lead time, or add a source with the forcings to come.",
         )
@@ -230,7 +288,14 @@ class StateReader:
         MissingDataError
             If a state has missing values; it names channels and time.
         """
-        return self._checked(self._states.isel(time=list(positions)).compute())
+        states = self._states.isel(time=list(positions)).compute()
+        if self._forcings is not None:
+            forcings = self._forcings.at(self.times[list(positions)])
+            coords = {name: states[name] for name in ("time", "latitude", "longitude")}
+            names = [*states["channel"].values.tolist(), *forcings["channel"].values.tolist()]
+            data = np.concatenate([states.values, forcings.values], axis=1)
+            states = xr.DataArray(data, dims=states.dims, coords={**coords, "channel": names})
+        return self._checked(states)
 
     def _checked(self, states: xr.DataArray) -> xr.DataArray:
         absent = states.isnull().any(("latitude", "longitude"))
@@ -244,6 +309,14 @@ class StateReader:
                 remedy="Choose another initial time, or fill the gaps in the source.",
             )
         return states
+
+
+def _span(grid: xr.Dataset) -> str:
+    axes = [(grid[axis].values.min(), grid[axis].values.max()) for axis in ("latitude", "longitude")]
+    return ", ".join(
+        f"{axis} {low:g} to {high:g}"
+        for axis, (low, high) in zip(("latitudes", "longitudes"), axes, strict=True)
+    )
 
 
 def _datetime64(time: Any, unit: str = "ns") -> np.datetime64:

@@ -11,6 +11,7 @@ import xarray as xr
 from weathermill.errors import SplitError
 from weathermill.fields.flatten import from_channels
 from weathermill.models.forecaster import Forecaster
+from weathermill.pipelines.evaluate.fitting import require_fitting
 from weathermill.progress import Progress
 from weathermill.tensors.store import TensorStore
 from weathermill.verification import times as clock
@@ -82,7 +83,13 @@ def score_forecasts(
         As ``ScoreAccumulator.result``.
     spectra
         As ``SpectrumAccumulator.result``, at the headline lead times.
+
+    Raises
+    ------
+    ModelError
+        If the network was trained for other channels, another grid or time step than the store's.
     """
+    require_fitting(store, forecaster)
     n = forecaster.n_prognostic
     hours = store.time_step / 3600
     leads = [hours * (step + 1) for step in range(steps)]

@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from weathermill.fields.weights import RegridWeights
 from weathermill.models.forecaster import Forecaster
 from weathermill.parameters import EvaluateParameters, TrainParameters
 from weathermill.pipelines.evaluate import card
@@ -59,7 +60,11 @@ def evaluate_forecasts(
 
 
 def follow_stability(
-    tensors: TensorStore, model: Forecaster, statistics: xr.Dataset, parameters: EvaluateParameters
+    tensors: TensorStore,
+    model: Forecaster,
+    statistics: xr.Dataset,
+    parameters: EvaluateParameters,
+    regrid_weights: RegridWeights | None = None,
 ) -> xr.Dataset:
     """Let some forecasts run freely for weeks; an empty dataset that says why where none can or shall."""
     if parameters.stability_days is None:
@@ -70,6 +75,7 @@ def follow_stability(
         statistics,
         days=parameters.stability_days,
         rollouts=min(parameters.stability_rollouts, parameters.batch_size),
+        weights=regrid_weights,
     )
     return xr.Dataset(attrs={"left_out": "the store lacks the forcings"}) if stability is None else stability
 

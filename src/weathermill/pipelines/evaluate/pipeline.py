@@ -43,7 +43,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 follow_stability,
-                ["tensors", "model", "statistics", "params:evaluate"],
+                ["tensors", "model", "statistics", "params:evaluate", "regrid_weights"],
                 "stability",
                 name="follow_stability",
             ),

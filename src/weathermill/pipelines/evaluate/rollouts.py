@@ -7,6 +7,9 @@ import logging
 import numpy as np
 import xarray as xr
 
+from weathermill.fields.grids import build_grid
+from weathermill.fields.weights import RegridWeights
+from weathermill.forecasting.forcings import TOLERANCE, Formulas, is_computable
 from weathermill.models.forecaster import Forecaster
 from weathermill.progress import Progress
 from weathermill.tensors.store import TensorStore
@@ -17,7 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 def follow_rollouts(
-    store: TensorStore, forecaster: Forecaster, statistics: xr.Dataset, *, days: float, rollouts: int = 4
+    store: TensorStore,
+    forecaster: Forecaster,
+    statistics: xr.Dataset,
+    *,
+    days: float,
+    rollouts: int = 4,
+    weights: RegridWeights | None = None,
 ) -> xr.Dataset | None:
     """Let forecasts run freely and follow them against the bounds of the training period.
 
@@ -31,6 +40,9 @@ def follow_rollouts(
         How long.
     rollouts
         How many, from initial times spread evenly over the test period.
+    weights
+        Those that the store was regridded with. With them, forcings of time and place are computed for as long as the
+        rollouts go, if the store's own agree with their formulas; others must be in the store.
 
     Returns
     -------
@@ -41,7 +53,8 @@ def follow_rollouts(
     n = forecaster.n_prognostic
     steps = max(1, round(days * 86400 / store.time_step))
     states = np.concatenate([np.arange(start, stop) for start, stop in store.splits["test"]])
-    if store.channels.n_forcing:
+    formulas = _formulas(store, weights, states)
+    if store.channels.n_forcing and formulas is None:
         states = store.windows("test", steps)
         if not len(states):
             logger.warning("No long rollouts: the test period does not hold the forcings of %g days", days)
@@ -61,8 +74,13 @@ def follow_rollouts(
         units=[channel.units for channel in channels],
     )
     initial = np.concatenate([store.physical(int(i), int(i) + 1) for i in chosen])
+    times = clock.from_seconds(store.times[chosen], store.calendar)
     forcings = None
-    if store.channels.n_forcing:
+    if formulas is not None:
+        later = [clock.add_hours(times, store.time_step / 3600 * step) for step in range(1, steps)]
+        needed, inverse = np.unique(np.stack(later, axis=1), return_inverse=True)
+        forcings = formulas.at(needed)[inverse.reshape(len(chosen), steps - 1)]
+    elif store.channels.n_forcing:
         picked = store.channels.forcing
         forcings = np.stack([store.physical(int(i) + 1, int(i) + steps)[:, picked] for i in chosen])
     monitor.update(0.0, initial[:, :n])
@@ -72,8 +90,30 @@ def follow_rollouts(
             monitor.update(hours * step, state)
             progress.update()
     result = monitor.result()
-    times = clock.from_seconds(store.times[chosen], store.calendar)
     return result.assign_coords(init_time=("rollout", times, {"long_name": "initial time"}))
+
+
+def _formulas(store: TensorStore, weights: RegridWeights | None, states: np.ndarray) -> Formulas | None:
+    """The formulas of all forcings of the store, if there are formulas and the store agrees with them."""
+    forcing = store.channels.forcing
+    names = [store.channels[i].name for i in forcing]
+    if not names or weights is None or not all(is_computable(name) for name in names):
+        return None
+    formulas = Formulas.of_weights(names, weights, build_grid(store.latitude, store.longitude))
+    # One state by day and one by night of the same place would do; a few more cost nothing.
+    some = states[np.linspace(0, len(states) - 1, min(4, len(states))).round().astype(int)]
+    held = np.concatenate([store.physical(int(i), int(i) + 1)[:, forcing] for i in some])
+    times = clock.from_seconds(store.times[some], store.calendar)
+    departures = formulas.departures(held, times, np.asarray(store.std)[forcing])
+    for name, departure in zip(names, departures, strict=True):
+        if not departure <= TOLERANCE:
+            logger.warning(
+                "%s of the store is not what its formula gives: they differ by %.2g standard deviations",
+                name,
+                departure,
+            )
+            return None
+    return formulas
 
 
 def stability_metrics(stability: xr.Dataset) -> dict[str, float]:

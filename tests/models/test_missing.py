@@ -14,6 +14,7 @@ from weathermill.tensors.channels import Channel, ChannelTable
 SHAPE = (9, 12)
 LAND = np.zeros(SHAPE, bool)
 LAND[2:5, 3:7] = True
+NAMES = ["temperature_850", "sea_surface_temperature", "snow"]
 
 
 def forecaster(target="tendency", **config) -> Forecaster:
@@ -83,16 +84,16 @@ def test_nan_in_a_channel_that_may_not_be_missing_stays_in_sight():
     model, state = forecaster(), physical(batch=1)
     state[0, 0, 4, 4] = np.nan
     assert np.isnan(next(iter(model.rollout_physical(state, 1)))[0, 0, 4, 4])
-    assert model.missing.unexpected(state) == {0: 1}
+    assert model.missing.unexpected(state, NAMES) == {"temperature_850": 1}
 
 
 def test_values_missing_where_there_always_was_one_are_counted():
     model, state = forecaster(), physical()
-    assert model.missing.unexpected(state) == {}
+    assert model.missing.unexpected(state, NAMES) == {}
     state[0, 1, 0, 0] = np.nan
-    assert model.missing.unexpected(state) == {}
+    assert model.missing.unexpected(state, NAMES) == {}
     state[0, 1, 8, 1:4], state[1, 2, 0, 0], state[1, 1, 0, 0] = np.nan, np.nan, np.inf
-    assert model.missing.unexpected(state) == {1: 4, 2: 1}
+    assert model.missing.unexpected(state, NAMES) == {"sea_surface_temperature": 4, "snow": 1}
 
 
 def test_a_saved_model_keeps_where_values_are_missing(tmp_path):
@@ -114,7 +115,7 @@ def test_without_such_channels_there_is_nothing_to_keep():
     )  # fmt: skip
     assert not model.missing
     assert not [name for name in model.state_dict() if "missing" in name]
-    assert model.missing.unexpected(np.full((1, 1, *SHAPE), np.nan)) == {0: 108}
+    assert model.missing.unexpected(np.full((1, 1, *SHAPE), np.nan), ["a"]) == {"a": 108}
 
 
 def test_global_means_with_gaps_and_static_gaps_are_refused():

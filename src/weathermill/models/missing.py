@@ -12,6 +12,8 @@ A network that predicts the state itself gives a value wherever it learnt to, al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -53,6 +55,7 @@ class MissingValues(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = channels.may_be_missing
+        self.names = [channels[i].name for i in self.channels]
         self.tendencies, self.n_prognostic = tendencies, channels.n_prognostic
         if not self.channels:
             return
@@ -121,27 +124,30 @@ class MissingValues(nn.Module):
         """
         return ~(torch.isnan(target) | held)
 
-    def unexpected(self, states: np.ndarray) -> dict[str, int]:
+    def unexpected(self, values: np.ndarray, names: Sequence[str]) -> dict[str, int]:
         """Count the values that are not finite where the training period always had one.
 
         Parameters
         ----------
-        states
-            (n, n_dynamic, latitudes, longitudes), in any units.
+        values
+            (n, channel, latitudes, longitudes), in any units.
+        names
+            Of the channels.
 
         Returns
         -------
         dict
-            Index of the channel -> how many, of the channels that have any.
+            Name of a channel -> how many, of the channels that have any.
         """
+        shares = dict(zip(self.names, self.share.cpu().numpy(), strict=True)) if self.names else {}
         counts = {}
-        shares = dict(zip(self.channels, self.share.cpu().numpy(), strict=True)) if self.channels else {}
-        for channel in range(states.shape[1]):
-            bad = ~np.isfinite(states[:, channel])
-            if channel in shares and bad.any():
-                bad &= ~(np.isnan(states[:, channel]) & (shares[channel] > 0))
+        for channel, name in enumerate(names):
+            here = values[:, channel]
+            bad = ~np.isfinite(here)
+            if name in shares:
+                bad &= ~(np.isnan(here) & (shares[name] > 0))
             if bad.any():
-                counts[channel] = int(bad.sum())
+                counts[name] = int(bad.sum())
         return counts
 
 

@@ -152,10 +152,14 @@ def canonicalise(
         fields[name] = ((LATITUDE, LONGITUDE), _static(offers[name][0], surveyed, name, overrides, findings))
     for name in fields.data_vars:
         fields[name].attrs.update(_attributes(str(name), offers[str(name)][0]))
+    grid = None
     if order.latitude.ndim == 2:
         grid = grid_of(surveyed[used[0].rank].raw)
         fields = fields.rename_dims({LATITUDE: "y", LONGITUDE: "x"}).assign_coords(grid.coords)
     fields = derive(fields, plan.made, findings)[asked]
+    if grid is not None:
+        # Choosing variables leaves behind the vertices of cells, which have a dimension of their own.
+        fields = fields.assign_coords(grid.coords)
     fields.attrs.update(_global_attributes(surveyed, {offer.rank for offer in used}))
     return fields
 

@@ -5,26 +5,22 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
-
-from weathermill.redaction import redact
 
 if TYPE_CHECKING:
     from kedro.framework.session import KedroSession
 
 
 def _plainly(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a command so that an error of ours is told in a few lines, without a traceback, and exits with 1."""
+    """Wrap a command so that an error is told in a few lines, without a traceback, and exits with 1."""
 
     @functools.wraps(callback)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        from weathermill.datasets.local import plain_error
-
         try:
             return callback(*args, **kwargs)
         except KeyboardInterrupt:
@@ -33,12 +29,9 @@ def _plainly(callback: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
                 raise
-            known = plain_error(error)
-            if known is None or os.environ.get("WEATHERMILL_TRACEBACK"):
-                click.echo(redact("".join(traceback.format_exception(error))), err=True)
-                sys.exit(1)
-            click.secho(f"\n{type(known).__name__}: {known}", fg="red", err=True)
-            click.echo("(set WEATHERMILL_TRACEBACK=1 for the traceback)", err=True)
+            from weathermill.faults import describe
+
+            click.secho(f"\n{describe(error)}", fg="red", err=True)
             sys.exit(1)
 
     return wrapped
@@ -50,19 +43,44 @@ def cli() -> None:
 
 
 @_plainly
-def _run(dry_run: bool, **options: Any) -> Any:
+def _run(dry_run: bool, traceback: bool, **options: Any) -> Any:
+    from weathermill.faults import VARIABLE
+
+    if traceback:
+        os.environ[VARIABLE] = "1"
+    names = _pipelines_of(options)
+    _require_nodes(names, (*options["node_names"], *options["from_nodes"], *options["to_nodes"]))
     if dry_run:
-        return _tell_plan(options)
+        return _tell_plan(options, names)
     options["runner"] = options["runner"] or "weathermill.incremental.runner.IncrementalRunner"
     return kedro_run.callback(**options)
 
 
-def _tell_plan(options: dict[str, Any]) -> None:
+def _pipelines_of(options: dict[str, Any]) -> list[str]:
+    """Names of the pipelines asked for, of which each must be known."""
+    from kedro.framework.project import pipelines
+
+    from weathermill.faults import require_known
+
+    names = list(options["pipelines"]) or ([options["pipeline"]] if options["pipeline"] else [])
+    require_known(names, list(pipelines), "pipeline", "Choose one of these with --pipelines.")
+    return names
+
+
+def _require_nodes(names: list[str], nodes: tuple[str, ...]) -> None:
+    from kedro.framework.project import pipelines
+
+    from weathermill.faults import require_known
+
+    known = {node.name for name in names or ["__default__"] for node in pipelines[name].nodes}
+    require_known(nodes, known, "node", "Choose among these; `kedro run --dry-run` lists what each would do.")
+
+
+def _tell_plan(options: dict[str, Any], names: list[str]) -> None:
     from kedro.framework.session import KedroSession
 
     from weathermill.incremental.status import describe_plan
 
-    names = list(options["pipelines"]) or ([options["pipeline"]] if options["pipeline"] else [])
     with KedroSession.create(env=options["env"], runtime_params=options["params"]) as session:
         click.echo(describe_plan(session.load_context(), names))
 
@@ -75,23 +93,35 @@ run = click.Command(
         click.Option(
             ["--dry-run"], is_flag=True, help="Only say what would run, and why; what stands, and since when."
         ),
+        click.Option(["--traceback"], is_flag=True, help="Show the traceback of an error as well."),
     ],
     help="Run pipelines; nodes whose inputs, parameters and code are unchanged are skipped.",
 )
 cli.add_command(run)
 
 
-def _session(env: str | None) -> KedroSession:
-    """Open the project that the current folder belongs to."""
-    from pathlib import Path
-
-    from kedro.framework.session import KedroSession
-    from kedro.framework.startup import bootstrap_project
+def _project() -> Path:
+    """The project that the current folder belongs to."""
     from kedro.utils import find_kedro_project
+
+    from weathermill.errors import ConfigurationError
 
     project = find_kedro_project(Path.cwd())
     if project is None:
-        raise click.ClickException("this is no folder of a Kedro project")
+        raise ConfigurationError(
+            "this folder belongs to no Kedro project",
+            where=str(Path.cwd()),
+            remedy="Change to the folder that holds the project's pyproject.toml and conf/.",
+        )
+    return Path(project)
+
+
+def _session(env: str | None) -> KedroSession:
+    """Open the project that the current folder belongs to."""
+    project = _project()
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+
     bootstrap_project(project)
     return KedroSession.create(project, env=env)
 
@@ -134,7 +164,8 @@ def verify(env: str | None, pipelines: str, quick: bool) -> None:
         click.echo(f"{finding.state:<8} {finding.name:<22} {finding.detail}")
     if damaged := [finding for finding in findings if finding.state == "damaged"]:
         raise DamagedStoreError(
-            f"{len(damaged)} of {len(findings)} outputs are damaged: {', '.join(f.name for f in damaged)}"
+            f"{len(damaged)} of {len(findings)} outputs are damaged: {', '.join(f.name for f in damaged)}",
+            where=", ".join(str(finding.path) for finding in damaged),
         )
 
 
@@ -263,25 +294,16 @@ def compare(
     Runs are given by their MLflow id, the beginning of it, or their name. The same as a stage of the catalog:
     kedro run --pipelines=compare --params "compare.runs=RUN_A..RUN_B".
     """
-    from pathlib import Path
-
-    from kedro.framework.session import KedroSession
-    from kedro.framework.startup import bootstrap_project
-    from kedro.utils import find_kedro_project
-
     from weathermill.errors import VerificationError
     from weathermill.tracking import runs
     from weathermill.tracking.comparison import compare_runs
     from weathermill.tracking.settings import tracking_settings
     from weathermill.verification.summary import comparison_summary
 
-    project = find_kedro_project(Path.cwd())
-    if project is None:
-        raise click.ClickException("this is no folder of a Kedro project")
-    bootstrap_project(project)
-    with KedroSession.create(project, env=env) as session:
+    project = _project()
+    with _session(env) as session:
         configuration = session.load_context().config_loader
-    runs.connect(tracking_settings(dict(configuration["mlflow"])), Path(project))
+    runs.connect(tracking_settings(dict(configuration["mlflow"])), project)
     comparison = compare_runs(
         run_a,
         run_b,
@@ -292,7 +314,11 @@ def compare(
     )
     regions = comparison.dataset["region"].values.tolist()
     if region not in regions:
-        raise VerificationError(f"there is no region {region!r}, but {', '.join(regions)}")
+        raise VerificationError(
+            f"there is no region {region!r}; there are {', '.join(regions)}",
+            where="--region",
+            remedy="Choose one of these with --region.",
+        )
     click.echo(comparison_summary(comparison.dataset, names=comparison.names, region=region))
     for note in comparison.notes:
         click.echo(note)
@@ -318,8 +344,6 @@ def inspect(sources: tuple[str, ...], sample: int, html: str | None) -> None:
 
     Exits with 1 where something would stop the ingest stage.
     """
-    from pathlib import Path
-
     from weathermill.fields.inspection import InspectionReport
     from weathermill.fields.looking import look_at
 

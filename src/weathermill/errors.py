@@ -45,11 +45,18 @@ class ParameterError(WeathermillError):
     default_remedy = "Correct the parameter in conf/<env>/parameters_*.yml or on the command line."
 
 
+class ConfigurationError(WeathermillError):
+    """An environment, pipeline, node or catalog entry does not exist, or a file of the configuration is malformed."""
+
+    code = "WM101"
+    default_remedy = "Correct the command, or the file in conf/ that the message names."
+
+
 class SourceNotFoundError(WeathermillError):
     """A source path, glob or URL matches nothing that can be read."""
 
     code = "WM200"
-    default_remedy = "Check the filepath of `raw_fields` in the catalog."
+    default_remedy = "Correct the path: in the catalog, it is the `filepath` of `raw_fields`."
 
 
 class UnreadableSourceError(WeathermillError):
@@ -84,6 +91,10 @@ class CoordinateError(WeathermillError):
     """A coordinate (time, level, latitude, longitude) is missing, ambiguous or malformed."""
 
     code = "WM205"
+    default_remedy = (
+        "Look at what the source holds with `weathermill inspect <source>`, and correct its coordinates "
+        "there."
+    )
 
 
 class EmptySelectionError(WeathermillError):
@@ -97,18 +108,26 @@ class MissingDataError(WeathermillError):
     """There are missing values (NaN) where none are allowed."""
 
     code = "WM207"
+    default_remedy = (
+        "Fill the gaps (`ingest.fill`), choose another period, or name the variable in "
+        "`ingest.allow_missing`."
+    )
 
 
 class TimeAxisError(WeathermillError):
     """Times are inconsistent: conflicting duplicates, mixed calendars or an irregular step."""
 
     code = "WM208"
+    default_remedy = "Give times of one calendar that increase evenly, or choose a period without the fault."
 
 
 class GridError(WeathermillError):
     """A grid is unknown, malformed or does not fit the operation."""
 
     code = "WM300"
+    default_remedy = (
+        "Choose a grid that docs/regridding.md names, or correct the coordinates of the one given."
+    )
 
 
 class RegridWeightsError(WeathermillError):
@@ -129,12 +148,14 @@ class SplitError(WeathermillError):
     """A train, validation or test period is empty, overlaps another or is too short."""
 
     code = "WM401"
+    default_remedy = "Correct the `splits`: periods in order that lie within the data and do not overlap."
 
 
 class StoreError(WeathermillError):
     """A store on disk is missing, incomplete, damaged or of another layout."""
 
     code = "WM500"
+    default_remedy = "Run the node that makes it again, with `--params force=<node>`."
 
 
 class UnwritableOutputError(WeathermillError):
@@ -162,12 +183,16 @@ class CheckpointError(WeathermillError):
     """A checkpoint is missing, damaged or does not fit the configuration that should resume from it."""
 
     code = "WM600"
+    default_remedy = "Train anew with `train.resume=false`, or bring back a copy of the checkpoints."
 
 
 class ModelError(WeathermillError):
     """A network cannot be built or applied: unknown architecture, wrong channels or grid."""
 
     code = "WM601"
+    default_remedy = (
+        "Correct the `model` parameters, or give the channels and grid that the network was trained on."
+    )
 
 
 class NonFiniteError(WeathermillError):
@@ -188,6 +213,7 @@ class ResourceError(WeathermillError):
     """Memory, disk or device memory does not suffice for what was asked."""
 
     code = "WM700"
+    default_remedy = "Free what is short, or ask for less: a smaller batch, fewer variables, a coarser grid."
 
 
 class ReproductionError(WeathermillError):
@@ -201,3 +227,4 @@ class VerificationError(WeathermillError):
     """Forecasts cannot be scored, or scores not compared: shapes, channels, lead or initial times do not fit."""
 
     code = "WM800"
+    default_remedy = "Give forecasts and truth of the same channels, grid, initial and lead times."

@@ -23,7 +23,7 @@ from kedro.pipeline.node import Node
 from mlflow.entities import Run
 
 from weathermill.datasets import CheckpointsDataset, ForecasterDataset
-from weathermill.datasets.local import plain_error
+from weathermill.faults import known_error, note_node
 from weathermill.incremental.hook import IncrementalHook
 from weathermill.incremental.plan import output_path
 from weathermill.incremental.records import read_record
@@ -289,10 +289,15 @@ class MLflowHook:
         return f"http://127.0.0.1:5000{page}?workflowType=machine_learning"
 
     @hook_impl
+    def on_node_error(self, error: Exception, node: Node) -> None:
+        """Note in which node it was."""
+        note_node(error, node.name)
+
+    @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         """Close the run as FAILED, with the reason as a tag."""
         if self._tracker is not None:
-            self._tracker.set_tags({"error": str(plain_error(error) or error)[:4000]})
+            self._tracker.set_tags({"error": str(known_error(error) or error)[:4000]})
         self._end("FAILED")
 
     def _end(self, status: str) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 from kedro.runner import AbstractRunner, SequentialRunner
 from pluggy import PluginManager
 
@@ -49,3 +51,12 @@ class IncrementalRunner(SequentialRunner):
     def _run(self, *args: Any, **kwargs: Any) -> None:
         # Past SequentialRunner, which only adds an advertisement of its asynchronous mode.
         AbstractRunner._run(self, *args, **kwargs)
+
+    def _suggest_resume_scenario(self, pipeline: Pipeline, done_nodes: Iterable[Node], catalog: Any) -> None:
+        # Kedro would name nodes to begin from; here the same command does, because what stands is skipped.
+        done = list(done_nodes)
+        logger.warning(
+            "%d of %d nodes were completed; what they made stands, and the same command goes on from there",
+            len(done),
+            len(pipeline.nodes),
+        )

@@ -6,19 +6,15 @@ import io
 from collections.abc import Sequence
 
 from kedro.framework.context import KedroContext
-from kedro.framework.project import pipelines
-from kedro.pipeline import Pipeline
 from rich.console import Console
 from rich.table import Table
 
 from weathermill.incremental.plan import NodePlan, plan_for
+from weathermill.incremental.selection import combined_pipeline
 
 
 def _plan(context: KedroContext, names: Sequence[str]) -> list[NodePlan]:
-    combined = Pipeline([])
-    for name in names or ["__default__"]:
-        combined += pipelines[name]
-    return plan_for(combined, context.catalog)
+    return plan_for(combined_pipeline(names), context.catalog)
 
 
 def describe_plan(context: KedroContext, names: Sequence[str]) -> str:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kedro.framework.context import KedroContext
-from kedro.framework.project import pipelines
-from kedro.pipeline import Pipeline
 
 from weathermill.errors import WeathermillError
 from weathermill.incremental.plan import output_path
 from weathermill.incremental.records import fault_of, in_mebibytes, stored_record
+from weathermill.incremental.selection import combined_pipeline
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,7 @@ def verify_outputs(
     checksums
         Whether to read every byte; otherwise names and sizes are compared.
     """
-    combined = Pipeline([])
-    for name in names or ["__default__"]:
-        combined += pipelines[name]
+    combined = combined_pipeline(names)
     findings = []
     for name in sorted(combined.datasets()):
         if name.startswith("params:") or name not in context.catalog:

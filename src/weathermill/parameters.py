@@ -301,11 +301,12 @@ class ResourceParameters(_Parameters):
 
     ``memory_gib`` is host memory for one stage (null: no bound): blocks of fields are made small enough, and a stage
     that took more when it was last run, or one time step of which would, is refused before it begins. ``disk_check`` has the disk space that the run will need estimated and compared with what is
-    free.
+    free. ``temporary_folder`` is where temporary data go (null: the system's place for them).
     """
 
     memory_gib: float | None = Field(None, gt=0)
     disk_check: bool = True
+    temporary_folder: str | None = Field(None, min_length=1)
 
 
 class Parameters(_Parameters):

@@ -15,10 +15,11 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 from weathermill.hooks import DaskHook, MLflowHook, ParametersHook
 from weathermill.incremental.hook import IncrementalHook
+from weathermill.incremental.scratch import ScratchHook
 
 # The last hook here runs first.
 _incremental = IncrementalHook()
-HOOKS = (MLflowHook(_incremental), DaskHook(), _incremental, ParametersHook())
+HOOKS = (MLflowHook(_incremental), DaskHook(), _incremental, ParametersHook(), ScratchHook())
 
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 

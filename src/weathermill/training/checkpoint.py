@@ -191,6 +191,12 @@ class CheckpointManager:
             self._write(skeleton, tensors, about)
         except WeathermillError as error:
             self._failure = error
+        except BaseException as error:
+            self._failure = CheckpointError(
+                f"The checkpoint was not written: {error!r}.",
+                where=str(self.folder),
+                remedy="The checkpoints before it are intact: go on with `--params train.resume=true`.",
+            )
 
     def _write(self, skeleton: Any, tensors: Tensors, about: dict[str, Any]) -> None:
         folders = self._folders()

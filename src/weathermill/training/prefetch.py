@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from weathermill.errors import WeathermillError
 from weathermill.tensors.shards import as_tensor
 from weathermill.tensors.store import TensorStore
 from weathermill.training.memory import HostBuffer
+from weathermill.training.reading import LOOK_SECONDS, ReadingThreads
 from weathermill.training.sampling import ReadPlan, plan_reads
 
 # A larger read is cut by states, so that few windows of a fine grid still occupy all threads.
@@ -181,11 +183,11 @@ class MappedReader:
         self.store, self.states, self.device = store, states, device
         self.cuda = device.type == "cuda"
         self.copies = CopyTimer()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="weathermill-read")
+        self.threads = ReadingThreads(store, threads)
         # Without a copy to a device the consumer works in the host slot itself, which therefore needs one
         # more.
         self.host = [HostSlot(states, store, self.cuda) for _ in range(prefetch + (1 if self.cuda else 2))]
-        self.reader = choose_reader(store, self.host, self._pool) if reader == "auto" else reader
+        self.reader = choose_reader(store, self.host, self.threads.pool) if reader == "auto" else reader
         self._read = READERS[self.reader](store)
         self.device_slots: list[DeviceSlot] = []
         self._stream = torch.cuda.Stream(device) if self.cuda else None
@@ -198,7 +200,7 @@ class MappedReader:
         """Stop the threads and give the buffers back."""
         if self._active is not None:
             self._active.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.threads.close()
         if self.cuda:
             torch.cuda.synchronize(self.device)
         for slot in self.host:
@@ -215,7 +217,7 @@ class MappedReader:
             for first in range(start, stop, per_read):
                 last = min(first + per_read, stop)
                 target = slot.array[at + first - start : at + last - start]
-                futures.append(self._pool.submit(self._read, first, last, target))
+                futures.append(self.threads.pool.submit(self._read, first, last, target))
         return futures
 
     def copy(self, source: HostSlot, target: DeviceSlot, plan: ReadPlan) -> None:
@@ -272,7 +274,7 @@ class MappedEpoch:
 
     def __next__(self) -> tuple[np.ndarray, torch.Tensor]:
         self._release()
-        item = None if self._stop.is_set() else self._ready.get()
+        item = None if self._stop.is_set() else self._take()
         if item is None:
             self.close()
             raise StopIteration
@@ -284,6 +286,16 @@ class MappedEpoch:
         if self.reader.cuda:
             slot.hand_over()
         return starts, self._windows(slot, plan, len(starts))
+
+    def _take(self) -> _Ready | BaseException | None:
+        while True:
+            # Before looking into the queue: a worker that ends well puts something there first.
+            alive = self._worker.is_alive()
+            try:
+                return self._ready.get(timeout=LOOK_SECONDS if alive else 0)
+            except queue.Empty:
+                if not alive:
+                    return self.reader.threads.failure("the thread that prepares batches is gone")
 
     def _release(self) -> None:
         slot, self._current = self._current, None
@@ -336,8 +348,7 @@ class MappedEpoch:
                     plan = plan_reads(todo[0], self.steps)
                     reading.append((todo.popleft(), plan, slot, self.reader.submit(plan, slot)))
                 starts, plan, slot, futures = reading[0]
-                for future in futures:
-                    future.result()
+                self.reader.threads.finish(futures)
                 target: Any = slot
                 if self.reader.cuda:
                     target = self._free_device.get()
@@ -348,12 +359,14 @@ class MappedEpoch:
                 reading.popleft()
                 self._ready.put((starts, plan, target))
             self._ready.put(None)
-        except BaseException as error:
+        except WeathermillError as error:
             self._ready.put(error)
+        except BaseException as error:
+            failure = self.reader.threads.failure(repr(error))
+            failure.__cause__ = error
+            self._ready.put(failure)
         finally:
             for *_, futures in reading:
-                for future in futures:
-                    future.cancel()
-                wait(futures)
+                self.reader.threads.abandon(futures)
             for slot in copying:
                 slot.copied.synchronize()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from weathermill.tensors.shards import as_tensor
 from weathermill.tensors.store import TensorStore
 from weathermill.training.memory import HostBuffer
 from weathermill.training.prefetch import CopyTimer, DeviceSlot
+from weathermill.training.reading import ReadingThreads
 from weathermill.training.sampling import ReadPlan, plan_reads
 
 _CHUNK_BYTES = 256 * 2**20
@@ -52,13 +53,12 @@ def load_host(store: TensorStore, index: RunIndex, threads: int, pin: bool) -> H
     """Read a split into host memory with many threads."""
     buffer = HostBuffer((index.states, *store.state_shape), store.numpy_dtype, pin)
     per_read = max(1, 32 * 2**20 // store.state_nbytes)
-    with ThreadPoolExecutor(threads) as pool:
+    with closing(ReadingThreads(store, threads)) as reading:
         futures = [
-            pool.submit(store.read_into, start, stop, buffer.array[at : at + stop - start])
+            reading.pool.submit(store.read_into, start, stop, buffer.array[at : at + stop - start])
             for start, stop, at in index.chunks(per_read)
         ]
-        for future in futures:
-            future.result()
+        reading.finish(futures)
     return buffer
 
 
@@ -74,18 +74,19 @@ def load_device(store: TensorStore, index: RunIndex, threads: int, device: torch
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     try:
-        with ThreadPoolExecutor(threads) as pool:
+        with closing(ReadingThreads(store, threads)) as reading:
             for k, (start, stop, at) in enumerate(index.chunks(per_chunk)):
                 buffer = buffers[k % 2]
                 if events[k % 2] is not None:
                     events[k % 2].synchronize()
                 ranges = [(i, min(i + per_read, stop)) for i in range(start, stop, per_read)]
                 futures = [
-                    pool.submit(store.read_into, first, last, buffer.array[first - start : last - start])
+                    reading.pool.submit(
+                        store.read_into, first, last, buffer.array[first - start : last - start]
+                    )
                     for first, last in ranges
                 ]
-                for future in futures:
-                    future.result()
+                reading.finish(futures)
                 with torch.cuda.stream(stream):
                     source = as_tensor(buffer.array[: stop - start], store.dtype)
                     data[at : at + stop - start].copy_(source, non_blocking=True)

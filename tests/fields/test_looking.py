@@ -35,7 +35,7 @@ def test_units_that_cannot_be_told_are_an_error_not_a_traceback(tmp_path, make_s
     make_source(units=None, base=-20.0).to_netcdf(tmp_path / "x.nc")
     look = look_at(tmp_path / "x.nc")
     assert "no units, and values from" in look.errors[0].message and look.report is None
-    assert "parameter `units`" in look.to_text()
+    assert "parameter `ingest.units`" in look.to_text()
 
 
 def test_coordinates_only(tmp_path, make_source, monkeypatch):

@@ -93,7 +93,7 @@ def conversion_for(
 
 
 def _remedy(name: str) -> str:
-    return f"Correct the `units` attribute in the file, or give the units of {name} by the parameter `units`."
+    return f"Correct the `units` attribute in the file, or give the units of {name} by the parameter `ingest.units`."
 
 
 def _resolution(offer: Offer, scale: float) -> float:

@@ -95,7 +95,7 @@ def judge_regrid_report(report: Mapping[str, Any], thresholds: Mapping[str, floa
                         "error",
                         name,
                         f"{MEASURES[measure]}: {value:.3g}, above the threshold of {limit:g}",
-                        "Choose another method or target grid, or raise the threshold.",
+                        f"Choose another method or target grid, or raise `regrid.thresholds.{measure}`.",
                     )
                 )
     return findings

@@ -65,7 +65,7 @@ def handle_missing_steps(
         raise TimeAxisError(
             f"times are not on steps of {step / 3600:g} h: {first_text(times[uneven[0]])} is followed by"
             f" {first_text(times[uneven[0] + 1])}",
-            remedy="Select times of one step, or use the policy gap.",
+            remedy="Select times of one step, or set `ingest.missing_steps` to gap.",
         )
     holes = gaps(times, step)
     if not holes:
@@ -75,7 +75,7 @@ def handle_missing_steps(
         named = ", ".join(f"{n} after {first_text(times[i])}" for i, n in list(counts.items())[:3])
         raise TimeAxisError(
             f"{sum(counts.values())} time steps are missing: {named}" + (", …" if len(counts) > 3 else ""),
-            remedy="Add the files that hold them, or use the policy gap or interpolate.",
+            remedy="Add the files that hold them, or set `ingest.missing_steps` to gap or interpolate.",
         )
     short = {position: n for position, n in counts.items() if n <= longest}
     if short:

@@ -61,13 +61,14 @@ def make_source(n_times=6, height=8, width=16, calendar="standard"):
 def make_network(height=8, width=16, *, zero=True, forcing=False, static=False, poles=False):
     channels = list(PROGNOSTIC)
     mean, std = MEAN, STD
+    forced = forcing if isinstance(forcing, str) else "insolation"
     for wanted, channel in (
-        (forcing, Channel("insolation", "insolation", None, "forcing", "J m-2")),
+        (forcing, Channel(forced, forced, None, "forcing", "J m-2")),
         (static, Channel("land_sea_mask", "land_sea_mask", None, "static", "1")),
     ):
         if wanted:
             channels.append(channel)
-            mean, std = np.append(mean, 0.0), np.append(std, 1.0)
+            mean, std = np.append(mean, 0.0), np.append(std, 1e6 if "solar" in channel.name else 1.0)
     edge = 90.0 if poles else 90.0 - 90.0 / height
     torch.manual_seed(0)
     network = Forecaster(

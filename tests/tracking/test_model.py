@@ -18,9 +18,12 @@ import numpy as np
 import pytest
 import torch
 import uvicorn
+import xarray as xr
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
 
 from weathermill.errors import ParameterError
+from weathermill.forecasting.payloads import to_dataset
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.channels import Channel, ChannelTable
@@ -167,8 +170,109 @@ def test_http_refuses_with_the_reason(address, states):
         status, text = ask(address, payload)
         assert 400 <= status < 500, (payload, status, text)
         assert reason in text, (reason, text[-500:])
+        assert "Traceback" not in text
     status, _ = ask(address, {"inputs": fine})
     assert status == 200
+
+
+def dataset(states, *, latitudes=HEIGHT, longitudes=WIDTH):
+    """The states as a file of the Climate Data Store has them: short names, levels in hPa, one time."""
+    time = {"dims": ["time"], "data": ["2001-01-31T06:00:00"], "attrs": {}}
+    axes = {
+        "latitude": np.linspace(78.75, -78.75, latitudes),
+        "longitude": np.arange(longitudes) * 360 / longitudes,
+    }
+    coords = {name: {"dims": [name], "attrs": {}, "data": values.tolist()} for name, values in axes.items()}
+    level = {"dims": ["pressure_level"], "attrs": {"units": "hPa"}, "data": [500.0]}
+    fields = {
+        "t": (["time", "pressure_level", "latitude", "longitude"], states[:, :1]),
+        "t2m": (["time", "latitude", "longitude"], states[:, 1]),
+    }
+    return {
+        "coords": {"time": time, "pressure_level": level, **coords},
+        "attrs": {},
+        "dims": {},
+        "data_vars": {
+            name: {"dims": dims, "attrs": {"units": "K"}, "data": values.tolist()}
+            for name, (dims, values) in fields.items()
+        },
+    }
+
+
+def test_http_takes_datasets(address, states):
+    _, plain = ask(address, {"inputs": states.tolist(), "params": {"steps": 2}})
+    status, labelled = ask(address, {"inputs": dataset(states), "params": {"lead_time_hours": 12}})
+    assert status == 200, labelled
+    assert labelled["forecast"] == plain["forecast"] and labelled["init_time"] == ["2001-01-31T06:00:00"]
+    _, whole = ask(address, {"inputs": dataset(states), "params": {"steps": 2, "form": "dataset"}})
+    answered = xr.Dataset.from_dict(whole)
+    np.testing.assert_array_equal(answered["2m_temperature"].values, np.array(plain["forecast"])[:, :, 1])
+    assert answered["time"].values.tolist() == [["2001-01-31T12:00:00", "2001-01-31T18:00:00"]]
+    fine = np.repeat(np.repeat(states, 2, axis=2), 2, axis=3)
+    payload = {
+        "inputs": dataset(fine, latitudes=2 * HEIGHT, longitudes=2 * WIDTH),
+        "params": {"regrid": "conservative"},
+    }
+    status, regridded = ask(address, payload)
+    assert status == 200 and regridded["notes"] == [
+        "The states were regridded from 16 x 24 to 8 x 12 points (conservative)."
+    ]
+
+
+def test_http_refuses_datasets_with_the_reason_and_nothing_else(address, states):
+    without = dataset(states)
+    del without["data_vars"]["t2m"]
+    winds = dataset(states)
+    winds["data_vars"]["t2m"]["attrs"]["units"] = "m s-1"
+    late = dataset(states)
+    late["coords"]["time"]["data"] = ["soon"]
+    for inputs, params, reason in (
+        (
+            without,
+            {},
+            "2m_temperature is in none of the sources, which offer temperature at 500 hPa [the request]",
+        ),
+        (winds, {}, "cannot be converted"),
+        (late, {}, "no time of the standard calendar"),
+        (
+            dataset(states[..., :6], longitudes=6),
+            {},
+            "name the method by which they shall be: conservative or bilinear",
+        ),
+        (dataset(states), {"regrid": "spline"}, "It is one of bilinear, conservative"),
+        (dataset(states), {"time": ["2001-02-01"]}, "there is no state at 2001-02-01"),
+        (dataset(states - 273.15), {}, "Give temperature_500 in K"),
+        ({"data_vars": [1]}, {}, "Send what xarray.Dataset.to_dict() gives"),
+        ({"t": 1}, {}, "Send what xarray.Dataset.to_dict() gives"),
+        ({}, {}, "Send what xarray.Dataset.to_dict() gives"),
+    ):
+        status, text = ask(address, {"inputs": inputs, "params": params})
+        assert status == 400, (reason, status, text[:500])
+        refusal = json.loads(text)
+        assert reason in refusal["message"], (reason, refusal["message"])
+        assert refusal["message"].startswith("WM") and "\n  -> " in refusal["message"]
+        assert len(text) < 1500 and "Traceback" not in text and "stack_trace" not in refusal
+    status, _ = ask(address, {"inputs": dataset(states)})
+    assert status == 200
+
+
+def test_a_fault_of_the_model_keeps_its_trace_to_the_log(logged, states, monkeypatch, caplog):
+    def broken(*_, **__):
+        raise RuntimeError("secret")
+
+    loaded = mlflow.pyfunc.load_model("models:/weathermill@newest")
+    monkeypatch.setattr(Forecaster, "rollout_physical", broken)
+    with pytest.raises(MlflowException, match=r"^the forecast failed: RuntimeError; the log") as caught:
+        loaded.predict(states)
+    assert caught.value.get_http_status_code() == 500 and "secret" in caplog.text
+
+
+def test_pyfunc_takes_xarray(logged, states):
+    loaded = mlflow.pyfunc.load_model("models:/weathermill@newest")
+    described = mlflow.models.get_model_info("models:/weathermill@newest").metadata
+    assert described["computed"] == []
+    out = loaded.predict(to_dataset(dataset(states)), params={"steps": 2})
+    np.testing.assert_array_equal(out["forecast"], loaded.predict(states, params={"steps": 2})["forecast"])
 
 
 def test_a_registry_that_refuses_loses_nothing(logged, monkeypatch, caplog):

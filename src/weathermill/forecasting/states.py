@@ -12,6 +12,7 @@ import xarray as xr
 
 from weathermill.errors import EmptySelectionError, GridError, MissingDataError, ModelError
 from weathermill.fields.conventions import canonicalise
+from weathermill.fields.findings import Finding
 from weathermill.fields.flatten import to_channels
 from weathermill.fields.grids import build_grid, grid_hash, grid_of
 from weathermill.fields.regridding import RegridWeights, apply_weights, make_weights
@@ -77,11 +78,13 @@ class StateReader:
         vectors: bool = False,
     ) -> None:
         self.names, self._method, self._vectors = list(names or []), method, vectors
+        self._missing = model.missing
         self._target = build_grid(model.latitude, model.longitude)
         self._weights: dict[str, RegridWeights] = {}
         table = model.channels
         wanted = wanted_variables([table[i] for i in table.prognostic])
-        fields = canonicalise(datasets, **wanted, source_names=names)
+        self._findings: list[Finding] = []
+        fields = canonicalise(datasets, **wanted, source_names=names, findings=self._findings)
         self.source_grid = grid_of(fields)
         if self.regrids and method is not None:
             logger.info("The initial states are regridded to the grid of the network (%s)", method)
@@ -111,9 +114,12 @@ class StateReader:
 
     @property
     def notes(self) -> list[str]:
-        """What of the states the sources do not hold."""
+        """What had to be assumed of the sources, and what of the states they do not hold."""
+        assumed = [
+            f"{each.subject}: {each.message}." for each in self._findings if each.severity == "warning"
+        ]
         made = [] if self._forcings is None else self._forcings.unread
-        return [f"{', '.join(made)}: computed from time and place."] if made else []
+        return assumed + ([f"{', '.join(made)}: computed from time and place."] if made else [])
 
     def _weights_from(self, grid: xr.Dataset) -> RegridWeights | None:
         if grid_hash(grid) == grid_hash(self._target):
@@ -298,16 +304,14 @@ class StateReader:
         return self._checked(states)
 
     def _checked(self, states: xr.DataArray) -> xr.DataArray:
-        absent = states.isnull().any(("latitude", "longitude"))
-        if bool(absent.any()):
-            at = int(np.flatnonzero(absent.any("channel").values)[0])
-            channels = states["channel"].values[absent.isel(time=at).values]
-            raise MissingDataError(
-                f"the initial state at {_text(states['time'].values[at])} has missing values in"
-                f" {', '.join(map(str, channels))}",
-                where=", ".join(self.names) or None,
-                remedy="Choose another initial time, or fill the gaps in the source.",
-            )
+        names = [str(name) for name in states["channel"].values]
+        for time, values in zip(states["time"].values, states.values, strict=True):
+            if bad := self._missing.unexpected(values[None], names):
+                raise MissingDataError(
+                    f"the state at {_text(time)} has missing values in {', '.join(bad)}",
+                    where=", ".join(self.names) or None,
+                    remedy="Choose another initial time, or fill the gaps in the source.",
+                )
         return states
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
+from weathermill.forecasting.forcings import is_computable
 from weathermill.models.forecaster import read_metadata
 
 logger = logging.getLogger(__name__)
@@ -20,14 +21,14 @@ EXAMPLE_BYTES = 2 * 2**20
 
 
 def signature(n_output: int, grid_shape: tuple[int, int]) -> ModelSignature:
-    """What the model takes and gives: states and forecasts in physical units, float32.
+    """What the model gives, in physical units, and its parameters.
 
-    The sizes of the input are left open, because the model's own message on what does not fit says more than MLflow's.
+    MLflow has no type for what the model takes, datasets of any naming and order or arrays of four dimensions: it is left
+    open, and checked by the model, whose messages on what does not fit say more than MLflow's would.
     """
     height, width = grid_shape
     text, number = np.dtype("str"), np.dtype("float64")
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1, -1, -1))]),
         outputs=Schema(
             [
                 TensorSpec(np.dtype("float32"), (-1, -1, n_output, height, width), "forecast"),
@@ -46,13 +47,16 @@ def signature(n_output: int, grid_shape: tuple[int, int]) -> ModelSignature:
                 ParamSpec("units", "string", [], (-1,)),
                 ParamSpec("latitude", "double", [], (-1,)),
                 ParamSpec("longitude", "double", [], (-1,)),
+                ParamSpec("time", "string", [], (-1,)),
+                ParamSpec("regrid", "string", ""),
+                ParamSpec("form", "string", ""),
             ]
         ),
     )
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What a caller must know of a saved network: channels, units, grid and time step."""
+    """What a caller must know of a saved network: channels, units, grid, time step, and what it computes itself."""
     saved = read_metadata(folder)
     dynamic = [c for c in saved["channels"] if c["role"] != "static"]
     return {
@@ -61,6 +65,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "latitude": saved["latitude"],
         "longitude": saved["longitude"],
         "time_step_hours": saved["time_step"] / 3600,
+        "computed": [c["name"] for c in dynamic if c["role"] == "forcing" and is_computable(c["name"])],
     }
 
 

@@ -10,9 +10,11 @@ import dask
 import numpy as np
 import xarray as xr
 
-from weathermill.datasets.local import LocalDataset, staged
+from weathermill.datasets.local import LocalDataset
+from weathermill.datasets.sharded import ShardedWriter
+from weathermill.datasets.shards import Layout, read_notes
 from weathermill.errors import ResourceError, StoreError
-from weathermill.progress import Progress
+from weathermill.fields.origins import TRACE
 
 logger = logging.getLogger(__name__)
 
@@ -83,9 +85,14 @@ def memory_bounded(fields: xr.Dataset, shard_bytes: int, budget: int | None) -> 
 class ZarrFieldsDataset(LocalDataset):
     """A Zarr v3 store of fields, read lazily, written block by block in time and renamed when it is whole.
 
+    Fields that carry a trace of their sources (`weathermill.fields.origins`) are not written anew where they stand: a
+    killed saving goes on where it was, and steps that the old store has from the same sources are kept.
+
     ``load_args`` may hold ``made_by`` (the pipeline to name when the store is missing). ``save_args`` may hold
     ``chunk_bytes`` and ``shard_bytes``, and ``label`` for the progress line.
     """
+
+    _afresh = False
 
     def load(self) -> xr.Dataset:
         """Open the store lazily, one Dask chunk to a shard in time."""
@@ -110,6 +117,7 @@ class ZarrFieldsDataset(LocalDataset):
             data, layout.get("shard_bytes", SHARD_BYTES), dask.config.get("weathermill.memory-bytes", None)
         )
         chunk, shard = time_layout(data, **layout)
+        trace = data.encoding.get(TRACE)
         data = _with_plain_strings(data.drop_encoding())
         data.attrs["weathermill_shard_steps"] = shard
         encoding: dict[str, dict[str, Any]] = {}
@@ -123,22 +131,19 @@ class ZarrFieldsDataset(LocalDataset):
                 }
         if "time" in data.coords:
             encoding["time"] = _time_encoding(data)
-        steps = data.sizes["time"]
-        label = self._save_args.get("label", f"write {self._filepath.name}")
-        with staged(self._filepath) as partial, Progress(label, steps, "time steps") as progress:
-            data.chunk({"time": shard}).to_zarr(
-                partial, mode="w", zarr_format=3, compute=False, encoding=encoding, consolidated=False
-            )
-            varying = data[[name for name, v in data.data_vars.items() if "time" in v.dims]]
-            fixed = data[[name for name, v in data.data_vars.items() if "time" not in v.dims]]
-            if fixed.data_vars:
-                fixed.drop_vars(list(fixed.coords)).compute().to_zarr(partial, mode="r+", consolidated=False)
-            for start in range(0, steps, shard):
-                block = slice(start, min(start + shard, steps))
-                part = varying.isel(time=block)
-                part = part.drop_vars([name for name, c in part.coords.items() if "time" not in c.dims])
-                part.compute().to_zarr(partial, region={"time": block}, consolidated=False)
-                progress.update(block.stop - block.start)
+        writer = ShardedWriter(
+            self._filepath, data, Layout(chunk, shard, encoding), trace, afresh=self._afresh
+        )
+        writer.write(self._save_args.get("label", f"write {self._filepath.name}"))
+        self._afresh = False
+
+    def start_afresh(self) -> None:
+        """Have the next saving take over nothing of what stands or was interrupted."""
+        self._afresh = True
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the shards, as they were when they were written."""
+        return {name: entry[1] for name, entry in read_notes(self._filepath).get("shards", {}).items()}
 
 
 def _with_plain_strings(data: xr.Dataset) -> xr.Dataset:

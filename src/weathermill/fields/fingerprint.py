@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
+
+from weathermill.fields.coordinates import find_coordinate
+
 _HEAD_BYTES = 2**20
 _SAMPLES = 32
 _SAMPLE_BYTES = 2**16
+_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata")
 
 
 @dataclass(frozen=True)
@@ -91,9 +98,85 @@ def describe_store(path: Path) -> SourceDescription:
             total += status.st_size
             newest = max(newest, status.st_mtime)
             digest.update(f"{file.relative_to(path).as_posix()}:{status.st_size}\n".encode())
-            if name in ("zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"):
+            if name in _METADATA:
                 digest.update(file.read_bytes())
     return SourceDescription(str(path), "zarr", total, _iso(newest), digest.hexdigest(), False)
+
+
+def store_steps(path: Path, dataset: xr.Dataset, group: str = "") -> list[str] | None:
+    """Tell the time steps of a local Zarr store apart by the files that hold them.
+
+    Parameters
+    ----------
+    path
+        The store.
+    dataset
+        As opened from it, with the encoding of its variables.
+    group
+        The group in the store.
+
+    Returns
+    -------
+    list of str or None
+        A digest for each step: of names, sizes and times of modification of the chunks that hold it, and of all
+        metadata but the length of the axis, so that steps appended behind change nothing before them. None without a
+        time axis.
+    """
+    axis_name = find_coordinate(dataset, "time")
+    if axis_name is None or dataset[axis_name].ndim != 1:
+        return None
+    dimension = dataset[axis_name].dims[0]
+    common: list[str] = []
+    held: list[tuple[int, dict[int, list[str]]]] = []
+    for name, variable in sorted(dataset.variables.items(), key=lambda item: str(item[0])):
+        folder = path / group / str(name)
+        of_steps = dimension in variable.dims
+        if name == axis_name or (of_steps and name not in dataset.data_vars):
+            continue
+        chunks = variable.encoding.get("shards") or variable.encoding.get("chunks") or variable.shape
+        axis = variable.dims.index(dimension) if of_steps else 0
+        groups: dict[int, list[str]] = {}
+        for file in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+            if file.name in _METADATA:
+                common.append(f"{name} {_without_length(file)}")
+                continue
+            relative = file.relative_to(folder).as_posix()
+            if not of_steps:
+                # Appending writes coordinates anew, with what they held.
+                common.append(f"{name} {relative} {sampled_sha256(file)[0]}")
+                continue
+            place = re.findall(r"\d+", relative)
+            if len(place) != variable.ndim:
+                return None
+            status = file.stat()
+            text = f"{name} {relative} {status.st_size} {status.st_mtime_ns}"
+            groups.setdefault(int(place[axis]), []).append(text)
+        if of_steps:
+            held.append((int(chunks[axis]), groups))
+    start = hashlib.sha256("\n".join(common).encode()).hexdigest()
+    known: dict[tuple[int, ...], str] = {}
+    steps = []
+    for i in range(dataset.sizes[dimension]):
+        places = tuple(i // length for length, _ in held)
+        if places not in known:
+            texts = [
+                start,
+                *(text for place, (_, g) in zip(places, held, strict=True) for text in g.get(place, ())),
+            ]
+            known[places] = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+        steps.append(known[places])
+    return steps
+
+
+def _without_length(file: Path) -> str:
+    """Return the metadata of an array without its shape, which appending changes."""
+    try:
+        content = json.loads(file.read_text())
+    except ValueError:
+        return file.read_text(errors="replace")
+    if isinstance(content, dict):
+        content.pop("shape", None)
+    return json.dumps(content, sort_keys=True)
 
 
 def describe_remote(filesystem: Any, path: str, url: str) -> SourceDescription:

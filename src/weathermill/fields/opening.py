@@ -15,13 +15,21 @@ import xarray as xr
 
 from weathermill.errors import SourceNotFoundError, UnreadableSourceError
 from weathermill.fields.archives import extract_netcdf_members
-from weathermill.fields.fingerprint import SourceDescription, describe_file, describe_remote, describe_store
+from weathermill.fields.fingerprint import (
+    SourceDescription,
+    describe_file,
+    describe_remote,
+    describe_store,
+    store_steps,
+)
 from weathermill.fields.formats import UNDECODABLE, check_classic_size, file_format, is_zarr_store
 from weathermill.fields.grib import open_grib
 
 logger = logging.getLogger(__name__)
 
 _PATTERNS = ("*.nc", "*.nc4", "*.netcdf", "*.cdf", "*.grib", "*.grb", "*.grib2", "*.zarr")
+
+_GROUP = "weathermill_group"
 
 
 @dataclass
@@ -48,6 +56,18 @@ class OpenedSources:
 
     def __len__(self) -> int:
         return len(self.datasets)
+
+    def step_identities(self) -> list[list[str] | None]:
+        """Return, for each dataset, what identifies the content of each of its time steps.
+
+        None where only the source as a whole can be told from another: files, and stores behind a URL.
+        """
+        return [
+            store_steps(Path(description.location), dataset, dataset.encoding.get(_GROUP, ""))
+            if description.format == "zarr"
+            else None
+            for dataset, description in zip(self.datasets, self.descriptions, strict=True)
+        ]
 
     def close(self) -> None:
         """Close all files."""
@@ -164,6 +184,7 @@ def _open_local(opened: OpenedSources, path: Path, engine: str | None, group: st
                 remedy="Give the store itself, or a glob of the files in the folder.",
             )
         dataset = _open_zarr(str(path), {}, group)
+        dataset.encoding[_GROUP] = group or ""
         _add(opened, dataset, path.name, describe_store(path))
         return
     kind = file_format(path)

@@ -149,9 +149,12 @@ class IncrementalHook:
     def before_node_run(self, node: Node) -> None:
         """Forget the outputs that are about to be made anew."""
         self._begin(node)
+        forced = any(entry.node.name == node.name and entry.reason == "forced" for entry in self.plan)
         for name in node.outputs:
             if (path := self._path(name)) is not None:
                 remove_record(path)
+            if forced and hasattr(dataset := self._dataset(name), "start_afresh"):
+                dataset.start_afresh()
 
     def _begin(self, node: Node) -> None:
         if self._node is not None and self._node.name == node.name:

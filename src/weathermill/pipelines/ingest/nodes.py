@@ -12,7 +12,9 @@ from weathermill.fields.findings import Finding, Held
 from weathermill.fields.inspection import InspectionReport, inspect
 from weathermill.fields.missing import refuse_missing
 from weathermill.fields.opening import OpenedSources
+from weathermill.fields.origins import TRACE, Trace, trace
 from weathermill.fields.steps import handle_missing_steps
+from weathermill.incremental.code import code_digest
 from weathermill.parameters import IngestParameters, PeriodParameters, SplitParameters
 
 
@@ -68,4 +70,21 @@ def ingest_fields(
     fields = _canonical(raw, parameters, splits, Held("ingest"))
     fields = refuse_missing(fields, allow=parameters.allow_missing)
     fields.attrs["sources"] = json.dumps([source.to_dict() for source in raw.descriptions])
+    fields.encoding[TRACE] = _trace(fields, raw, parameters, splits)
     return fields
+
+
+def _trace(
+    fields: xr.Dataset, raw: OpenedSources, parameters: IngestParameters, splits: SplitParameters
+) -> Trace:
+    """Trace the steps to their sources, so that a store takes over those that it has already."""
+    # Which steps there are says nothing about their values.
+    chosen = parameters.model_dump(mode="json", exclude={"start", "stop"})
+    train = splits.train if isinstance(splits.train, PeriodParameters) else PeriodParameters()
+    averaged = "climatology" in parameters.fill.values()
+    return trace(
+        fields,
+        raw,
+        [chosen, code_digest(ingest_fields)],
+        mean_over=(train.start, train.stop) if averaged else None,
+    )

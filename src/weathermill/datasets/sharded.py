@@ -1,0 +1,289 @@
+"""Writing a sharded Zarr store so that a killed writing goes on, old steps are kept, and many workers may write.
+
+The store grows in ``<name>.partial/store``; a journal beside it says which blocks of time are whole. Each block is one
+shard of every variable, and each shard is written by one task in one piece, so that no two tasks ever touch the same
+chunk. A block that the journal has under the same key is kept; one that the old store has, from the same sources, is
+linked in; steps that are scattered over the old store are copied from there; only the others are computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from dask.system import CPU_COUNT
+
+from weathermill.datasets.donor import Donor
+from weathermill.datasets.local import remove, replace, sync, writable
+from weathermill.datasets.shards import NOTES, Files, Layout, codecs, intact, selected, store_shard
+from weathermill.fields.origins import Trace, digest
+from weathermill.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class ShardedWriter:
+    """Writes one store.
+
+    Parameters
+    ----------
+    target
+        Where it will be; what stands there stays until the new one is whole.
+    fields
+        Lazy or not, with dimension ``time``.
+    layout
+        From the dataset.
+    trace
+        Where the steps come from. Without one nothing is taken over, and nothing is left of an interrupted writing.
+    afresh
+        Take nothing over in any case.
+    """
+
+    def __init__(
+        self, target: Path, fields: xr.Dataset, layout: Layout, trace: Trace | None, *, afresh: bool = False
+    ) -> None:
+        self.target, self.fields, self.layout, self.trace = target, fields, layout, trace
+        self.work = target.with_name(target.name + ".partial")
+        self.store = self.work / "store"
+        self.journal = self.work / "journal"
+        self.steps = fields.sizes["time"]
+        self.blocks = [
+            range(start, min(start + layout.shard, self.steps))
+            for start in range(0, self.steps, layout.shard)
+        ]
+        self.varying = {str(name): v for name, v in fields.data_vars.items() if "time" in v.dims}
+        self.flags = {name: v for name, v in self.varying.items() if v.dims == ("time",)}
+        self.done: dict[int, Files] = {}
+        self.afresh = afresh or trace is None
+
+    def write(self, label: str) -> None:
+        """Write everything that is not there, and put the store in its place.
+
+        Raises
+        ------
+        UnwritableOutputError
+            If the operating system refuses to write there.
+        """
+        with writable(self.target):
+            try:
+                self._prepare()
+                with Progress(label, self.steps, "time steps") as progress, _threads():
+                    self._fill(progress)
+                self._finish()
+            except BaseException:
+                if self.trace is None or not self.done:
+                    with contextlib.suppress(OSError):
+                        remove(self.work)
+                raise
+
+    def _key(self, block: range) -> str | None:
+        if self.trace is None:
+            return None
+        shapes = {name: [str(v.dtype), *v.shape] for name, v in self.varying.items()}
+        for name, v in self.varying.items():
+            shapes[name][1 + v.dims.index("time")] = 0
+        times = [str(when) for when in self.fields["time"].values[block.start : block.stop]]
+        geometry = [self.layout.chunk, self.layout.shard, codecs(self.layout), shapes]
+        return digest([self.trace.recipe, self.trace.origins[block.start : block.stop], times, geometry])
+
+    def _prepare(self) -> None:
+        """Keep of an interrupted writing what holds, remove the rest, and write metadata, coordinates and statics."""
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        entries = [] if self.afresh else self._entries()
+        for block, key, files in entries:
+            if block < len(self.blocks) and key == self._key(self.blocks[block]):
+                self.done[block] = files
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            whole = list(pool.map(lambda files: intact(self.store, files), self.done.values()))
+        self.done = {b: f for (b, f), good in zip(self.done.items(), whole, strict=True) if good}
+        if not self.done:
+            remove(self.work)
+        self.store.mkdir(parents=True, exist_ok=True)
+        kept = {name for files in self.done.values() for name in files}
+        for file in [entry for entry in self.store.rglob("*") if entry.is_file()]:
+            if file.relative_to(self.store).as_posix() not in kept:
+                file.unlink()
+        self._rewrite_journal()
+        self._write_header()
+
+    def _entries(self) -> Iterator[tuple[int, str, Files]]:
+        try:
+            lines = self.journal.read_text().splitlines()
+        except OSError:
+            return
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                yield entry["block"], entry["key"], {n: (s, h) for n, (s, h) in entry["files"].items()}
+            except (ValueError, KeyError, TypeError):
+                # The last line of a killed process may be cut off; its block counts as not written.
+                return
+
+    def _rewrite_journal(self) -> None:
+        fresh = self.journal.with_name("journal.new")
+        with fresh.open("w") as file:
+            for block, files in self.done.items():
+                file.write(json.dumps({"block": block, "key": self._key(self.blocks[block]), "files": files}))
+                file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.journal)
+
+    def _note(self, block: int, files: Files) -> None:
+        self.done[block] = files
+        with self.journal.open("a") as file:
+            file.write(json.dumps({"block": block, "key": self._key(self.blocks[block]), "files": files}))
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _write_header(self) -> None:
+        """Write everything but the shards, in a folder of its own, and move it to where the shards are."""
+        header = self.work / "header"
+        remove(header)
+        template = self.fields.assign(
+            {
+                name: v.copy(data=da.zeros(v.shape, dtype=v.dtype, chunks=-1))
+                for name, v in self.varying.items()
+            }
+        )
+        fixed = [name for name in template.data_vars if name not in self.varying]
+        template = template.assign({name: template[name].compute() for name in fixed})
+        template = template.assign_coords({name: c.compute() for name, c in template.coords.items()})
+        template.to_zarr(
+            header,
+            mode="w",
+            zarr_format=3,
+            compute=False,
+            encoding={name: dict(options) for name, options in self.layout.encoding.items()},
+            consolidated=False,
+        )
+        for file in [entry for entry in header.rglob("*") if entry.is_file()]:
+            place = self.store / file.relative_to(header)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
+        remove(header)
+
+    def _fill(self, progress: Progress) -> None:
+        pending = [i for i in range(len(self.blocks)) if i not in self.done]
+        resumed = self.steps - sum(len(self.blocks[i]) for i in pending)
+        donor = None if self.afresh else Donor.of(self)
+        linked = 0
+        for i in list(pending) if donor is not None else ():
+            files = donor.link(self.blocks[i], self.store)
+            if files is not None:
+                files |= self._compute([self.blocks[i]], None, self.flags)[0] if self.flags else {}
+                self._note(i, files)
+                pending.remove(i)
+                linked += len(self.blocks[i])
+        if resumed or linked:
+            logger.info(
+                "%s: of %d time steps %d were written before an interruption and %d stand in the old store",
+                self.target.name,
+                self.steps,
+                resumed,
+                linked,
+            )
+        progress.update(resumed + linked) if resumed + linked else None
+        wave = _workers()
+        for start in range(0, len(pending), wave):
+            chosen = pending[start : start + wave]
+            stored = self._compute([self.blocks[i] for i in chosen], donor, self.varying)
+            for i, files in zip(chosen, stored, strict=True):
+                self._note(i, files)
+                progress.update(len(self.blocks[i]))
+
+    def _compute(
+        self, blocks: list[range], donor: Donor | None, variables: Mapping[str, xr.DataArray]
+    ) -> list[Files]:
+        """Compute and store blocks, each variable of each by a task of its own."""
+        tasks, owners = [], []
+        for k, block in enumerate(blocks):
+            for name, variable in variables.items():
+                axis = variable.dims.index("time")
+                if variable.dtype.kind not in "fiu":
+                    self._store_encoded(name, block)
+                    continue
+                lazy = selected(variable, block)
+                if donor is not None and name not in self.flags:
+                    lazy = donor.supplement(name, block, lazy, axis)
+                tasks.append(
+                    da.map_blocks(
+                        store_shard,
+                        lazy.rechunk(-1),
+                        dtype=object,
+                        chunks=((1,),) * variable.ndim,
+                        meta=np.empty((0,) * variable.ndim, dtype=object),
+                        store=str(self.store),
+                        variable=name,
+                        axis=axis,
+                        start=block.start,
+                        shard=self.layout.shard,
+                    )
+                )
+                owners.append(k)
+        stored: list[Files] = [{} for _ in blocks]
+        for k, result in zip(owners, dask.compute(*tasks), strict=True):
+            stored[k].update(result.reshape(-1)[0])
+        return stored
+
+    def _store_encoded(self, name: str, block: range) -> None:
+        """Store a variable of a type that xarray encodes on its way; such are small."""
+        part = self.fields[[name]].isel(time=slice(block.start, block.stop))
+        part = part.drop_vars([c for c, v in part.coords.items() if "time" not in v.dims]).compute()
+        part.to_zarr(self.store, region={"time": slice(block.start, block.stop)}, consolidated=False)
+
+    def _finish(self) -> None:
+        with warnings.catch_warnings():
+            # Consolidated metadata is not in the specification yet; readers that do not know it pass over it.
+            warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
+            zarr.consolidate_metadata(self.store, zarr_format=3)
+        shards = {name: entry for files in self.done.values() for name, entry in files.items()}
+        attributes: dict[str, Any] = {"version": 1, "shards": dict(sorted(shards.items()))}
+        if self.trace is not None:
+            attributes["recipe"] = self.trace.recipe
+            attributes["origins"] = [[key, len(list(run))] for key, run in groupby(self.trace.origins)]
+            attributes["layout"] = [self.layout.chunk, self.layout.shard, codecs(self.layout)]
+        notes = self.store / NOTES
+        notes.mkdir(exist_ok=True)
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        (notes / "zarr.json").write_text(json.dumps(group))
+        for file in (entry for entry in self.store.rglob("*") if entry.is_file()):
+            if file.relative_to(self.store).as_posix() not in shards:
+                sync(file)
+        replace(self.store, self.target)
+        remove(self.work)
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[None]:
+    """Have Dask's threads end before an error goes on: what they still wrote would stay behind otherwise."""
+    if dask.config.get("pool", None) is not None:
+        yield
+        return
+    count = dask.config.get("num_workers", None) or CPU_COUNT
+    with ThreadPoolExecutor(count) as pool, dask.config.set(pool=pool):
+        yield
+
+
+def _workers() -> int:
+    """How many processes compute at once: blocks are written in waves of so many."""
+    try:
+        from distributed import get_client
+
+        return max(1, len(get_client().nthreads()))
+    except (ImportError, ValueError):
+        return 1

@@ -21,14 +21,14 @@ triton_only = pytest.mark.skipif(
 SHAPE = (11, 16)
 
 
-def forecaster(target="tendency", prognostic=3) -> Forecaster:
+def forecaster(target="tendency", prognostic=3, residual="damped_persistence") -> Forecaster:
     torch.manual_seed(0)
     channels = [Channel(f"c{i}", "c") for i in range(prognostic)]
     channels += [Channel("sun", "sun", role="forcing"), Channel("land", "land", role="static")]
     n = len(channels)
     rng = np.random.default_rng(0)
     return Forecaster(
-        ModelConfig(base_channels=8, depth=2, target=target),
+        ModelConfig(base_channels=8, depth=2, target=target, residual=residual),
         ChannelTable(channels),
         np.linspace(90, -90, SHAPE[0]),
         np.arange(SHAPE[1]) * 22.5,

@@ -14,6 +14,7 @@ from weathermill.errors import ModelError
 BOUNDARIES = ("sphere", "zeros")
 NORMS = ("batch", "group", "none")
 TARGETS = ("tendency", "state")
+RESIDUALS = ("persistence", "damped_persistence")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class ModelConfig:
     target
         What the network puts out: ``"tendency"`` (the change over one time step, in units of its own standard
         deviation) or ``"state"`` (the next state, normalised).
+    residual
+        What a tendency is added to: ``"persistence"``, the state itself, or ``"damped_persistence"``, the state drawn
+        towards the mean of the training period, see `weathermill.models.forecaster.damping`.
     dropout
         Probability of dropping a channel after each block; 0 switches it off.
     zero_head
@@ -52,6 +56,7 @@ class ModelConfig:
     boundary: str = "sphere"
     norm: str = "batch"
     target: str = "tendency"
+    residual: str = "persistence"
     dropout: float = 0.0
     zero_head: bool = False
     modes: int | None = None
@@ -66,6 +71,7 @@ class ModelConfig:
             ("boundary", self.boundary, BOUNDARIES),
             ("norm", self.norm, NORMS),
             ("target", self.target, TARGETS),
+            ("residual", self.residual, RESIDUALS),
         ):
             if value not in allowed:
                 raise ModelError(

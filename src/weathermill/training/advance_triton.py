@@ -23,7 +23,7 @@ BLOCK_P, BLOCK_C = 128, 32
 
 @triton.jit
 def _error_tile(
-    output_ptr, state_ptr, target_ptr, ratio, b, p, c, mask, within, s_b, t_b,
+    output_ptr, state_ptr, target_ptr, ratio, kept, b, p, c, mask, within, s_b, t_b,
     S_C: tl.constexpr, T_C: tl.constexpr, S_UNIT: tl.constexpr, T_UNIT: tl.constexpr, CHANNELS: tl.constexpr,
     W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr, TENDENCY: tl.constexpr,
 ):  # fmt: skip
@@ -38,7 +38,7 @@ def _error_tile(
     target = target.to(tl.float32)
     if TENDENCY:
         state = tl.load(state_ptr + b * s_b * S_UNIT + c_wide * S_C + p[None, :], mask=mask, other=0.0)
-        state = state.to(tl.float32)
+        state = state.to(tl.float32) * kept[:, None]
         error = y - (target - state) * (1.0 / ratio)[:, None]
         advanced = state + y * ratio[:, None]
     else:
@@ -49,7 +49,7 @@ def _error_tile(
 
 @triton.jit
 def _measure_kernel(
-    output_ptr, state_ptr, target_ptr, ratio_ptr, area_ptr, next_ptr, partial_ptr,
+    output_ptr, state_ptr, target_ptr, ratio_ptr, kept_ptr, area_ptr, next_ptr, partial_ptr,
     batch, n, s_b, t_b, a_i, a_j, delta,
     S_C: tl.constexpr, T_C: tl.constexpr, S_UNIT: tl.constexpr, T_UNIT: tl.constexpr, CHANNELS: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr,
@@ -58,6 +58,7 @@ def _measure_kernel(
 ):  # fmt: skip
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     ratio = tl.load(ratio_ptr + c, mask=c < n, other=1.0)
+    kept = tl.load(kept_ptr + c, mask=c < n, other=1.0)
     tiles: tl.constexpr = (H * W + BLOCK_P - 1) // BLOCK_P
     total = tl.zeros([BLOCK_C, BLOCK_P], dtype=tl.float32)
     for turn in range(TURNS):
@@ -67,7 +68,7 @@ def _measure_kernel(
         within = (p < H * W) & (b < batch)
         mask = (c < n)[:, None] & within[None, :]
         error, advanced = _error_tile(
-            output_ptr, state_ptr, target_ptr, ratio, b, p, c, mask, within, s_b, t_b,
+            output_ptr, state_ptr, target_ptr, ratio, kept, b, p, c, mask, within, s_b, t_b,
             S_C, T_C, S_UNIT, T_UNIT, CHANNELS, W, ROWS, COLUMNS, NORTH_MARGIN, TENDENCY,
         )  # fmt: skip
         area = tl.load(area_ptr + (p // W) * a_i + (p % W) * a_j, mask=p < H * W, other=0.0)
@@ -87,7 +88,7 @@ def _measure_kernel(
 
 @triton.jit
 def _measure_backward_kernel(
-    output_ptr, state_ptr, target_ptr, ratio_ptr, area_ptr, dper_ptr, dnext_ptr, doutput_ptr, dstate_ptr,
+    output_ptr, state_ptr, target_ptr, ratio_ptr, kept_ptr, area_ptr, dper_ptr, dnext_ptr, doutput_ptr, dstate_ptr,
     n, n_dynamic, s_b, t_b, a_i, a_j, delta, share,
     S_C: tl.constexpr, T_C: tl.constexpr, S_UNIT: tl.constexpr, T_UNIT: tl.constexpr, CHANNELS: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr,
@@ -100,8 +101,9 @@ def _measure_backward_kernel(
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     mask = (c < n)[:, None] & (p < H * W)[None, :]
     ratio = tl.load(ratio_ptr + c, mask=c < n, other=1.0)
+    kept = tl.load(kept_ptr + c, mask=c < n, other=1.0)
     error, _ = _error_tile(
-        output_ptr, state_ptr, target_ptr, ratio, b, p, c, mask, p < H * W, s_b, t_b,
+        output_ptr, state_ptr, target_ptr, ratio, kept, b, p, c, mask, p < H * W, s_b, t_b,
         S_C, T_C, S_UNIT, T_UNIT, CHANNELS, W, ROWS, COLUMNS, NORTH_MARGIN, TENDENCY,
     )  # fmt: skip
     area = tl.load(area_ptr + (p // W) * a_i + (p % W) * a_j, mask=p < H * W, other=0.0) * share
@@ -125,7 +127,7 @@ def _measure_backward_kernel(
         mask=(p < H * W)[:, None] & (c < CHANNELS)[None, :],
     )
     if STATE_GRADIENT:
-        back = gradient * (1.0 / ratio)[:, None] if TENDENCY else gradient * 0.0
+        back = gradient * (kept / ratio)[:, None] if TENDENCY else gradient * 0.0
         place = dstate_ptr + (b * n_dynamic + c[:, None]) * (H * W) + p[None, :]
         tl.store(place, back, mask=(c < n_dynamic)[:, None] & (p < H * W)[None, :])
 
@@ -164,7 +166,7 @@ def measure(
     programs, turns = spread(tiles, PROGRAMS)
     partial = torch.empty((programs, n), dtype=torch.float32, device=output.device)
     launch(_measure_kernel, (programs, triton.cdiv(n, BLOCK_C)),
-        output, state, target, forecaster.tendency_ratio, loss.area_weights,
+        output, state, target, forecaster.tendency_ratio, forecaster.kept, loss.area_weights,
         partial if prognostic is None else prognostic, partial,
         batch, n, *strides, *_area_strides(loss), loss.delta, *constants, prognostic is not None,
         BLOCK_P, BLOCK_C, turns,
@@ -195,7 +197,7 @@ def measure_backward(
     last = max(channels, 0 if dstate is None else forecaster.n_dynamic)
     grid = batch * triton.cdiv(h * w, BLOCK_P), triton.cdiv(last, BLOCK_C)
     launch(_measure_backward_kernel, grid,
-        output, state, target, forecaster.tendency_ratio, loss.area_weights, dper_channel.contiguous(),
+        output, state, target, forecaster.tendency_ratio, forecaster.kept, loss.area_weights, dper_channel.contiguous(),
         output if dnext is None else dnext.contiguous(), doutput, output if dstate is None else dstate,
         forecaster.n_prognostic, forecaster.n_dynamic, *strides, *_area_strides(loss), loss.delta,
         1.0 / (batch * h * w), *constants, dnext is not None, dstate is not None, BLOCK_P, BLOCK_C,

@@ -256,6 +256,13 @@ def test_what_does_not_fit_is_refused(model, state, path, value, kind, message):
     assert caught.value.remedy or kind is WeathermillError or caught.value.where
 
 
+def test_contradictions_are_told(model, state):
+    payload = through_json(state)
+    payload["coords"]["level"] = {"dims": ["storey"], "data": [], "attrs": {}}
+    with pytest.raises(ModelError, match=r"contradicts itself: .+ \[the request\]"):
+        answer(model, payload)
+
+
 def test_more_that_does_not_fit(model, state):
     payload = through_json(state)
     lacking = copy.deepcopy(payload)

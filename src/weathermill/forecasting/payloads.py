@@ -151,7 +151,7 @@ def _variable(name: str, entry: Any) -> xr.Variable:
         data = np.asarray(entry["data"])
     except ValueError as error:
         raise ModelError(f"{name} of the dataset is no array: {error}", remedy=_FORM) from error
-    if data.ndim != len(dims):
+    if data.ndim != len(dims) or len(set(dims)) < len(dims):
         raise ModelError(
             f"{name} of the dataset has the dimensions ({', '.join(dims)}) and data of shape {data.shape}",
             remedy=_FORM,

@@ -144,6 +144,7 @@ class ModelParameters(_Parameters):
     boundary: Literal["sphere", "zeros"] = "sphere"
     norm: Literal["batch", "group", "none"] = "batch"
     target: Literal["tendency", "state"] = "tendency"
+    residual: Literal["persistence", "damped_persistence"] = "persistence"
     dropout: float = Field(0.0, ge=0, lt=1)
     zero_head: bool = False
     modes: int | None = Field(None, ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -101,6 +102,12 @@ def small_sample(tmp_path_factory) -> Path:
         cut = sample.isel(valid_time=slice(0, 48)).load()
     cut.to_netcdf(path)
     return path
+
+
+@pytest.fixture
+def small_settings() -> dict[str, Any]:
+    """The settings of `project`, to be changed and written again."""
+    return copy.deepcopy(SMALL)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
+import tempfile
 import threading
 import zipfile
 from functools import partial
@@ -171,6 +173,19 @@ def test_a_zip_under_the_name_of_a_netcdf(layouts):
     fields = canonicalise(opened.datasets, surface_variables=["2m_temperature"], source_names=opened.names)
     assert fields.sizes["time"] == 40
     assert 150.0 < float(fields["2m_temperature"].isel(time=3).mean()) < 320.0
+
+
+def test_an_archive_is_unpacked_once_in_the_folder_for_temporary_data(layouts, tmp_path, monkeypatch):
+    archive = shutil.copy(layouts / "cds_new_zip_named.nc", tmp_path / "a.nc")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    first, again = open_sources(archive), open_sources(archive)
+    places = {dataset.encoding["source"] for opened in (first, again) for dataset in opened.datasets}
+    assert len(places) == 2 and all(place.startswith(str(tmp_path / "scratch")) for place in places)
+    # A run takes its temporary data away at its end; another one in the same process unpacks again.
+    shutil.rmtree(tmp_path / "scratch")
+    (tmp_path / "scratch").mkdir()
+    assert open_sources(archive).datasets[1]["t2m"].isel(valid_time=0).load().size
 
 
 def test_members_of_archives_cannot_leave_their_folder(tmp_path, make_source):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import zipfile
@@ -16,14 +17,17 @@ _MAX_MEMBERS = 10_000
 # Deflate cannot shrink by more than about 1030; NetCDF seldom by more than 20.
 _MAX_RATIO = 1100
 
-# Extracted members must outlive the datasets that are read from them lazily: until the process ends.
+# Extracted members must outlive the datasets that are read from them lazily: until the process ends. What is opened
+# again, as sources are several times in a run, is not extracted again.
 _folders: list[tempfile.TemporaryDirectory[str]] = []
+_extracted: dict[tuple[int, str, int, int], list[Path]] = {}
 
 
-def extract_netcdf_members(path: Path) -> tuple[tempfile.TemporaryDirectory[str], list[Path]]:
+def extract_netcdf_members(path: Path) -> list[Path]:
     """Extract the NetCDF members of a ZIP archive into a temporary folder that goes when the process ends.
 
-    Members keep only the last part of their name, so that none can leave the folder; their sizes are checked
+    In a run that is in the folder of the run's temporary data (``resources.temporary_folder``), which the next run
+    removes if this one is killed. Members keep only the last part of their name, so that none can leave the folder; their sizes are checked
     against what they claim and against the free disk space.
 
     Parameters
@@ -33,10 +37,8 @@ def extract_netcdf_members(path: Path) -> tuple[tempfile.TemporaryDirectory[str]
 
     Returns
     -------
-    folder
-        The temporary folder.
-    members
-        Paths of the extracted files, sorted by name.
+    list of Path
+        The extracted files, sorted by name.
 
     Raises
     ------
@@ -45,7 +47,11 @@ def extract_netcdf_members(path: Path) -> tuple[tempfile.TemporaryDirectory[str]
     ResourceError
         Where the disk has no room for the members.
     """
-    folder = tempfile.TemporaryDirectory(prefix="weathermill-")
+    status = path.stat()
+    key = (os.getpid(), str(path.resolve()), status.st_size, status.st_mtime_ns)
+    if key in _extracted and all(file.exists() for file in _extracted[key]):
+        return _extracted[key]
+    folder = tempfile.TemporaryDirectory(prefix="weathermill-", ignore_cleanup_errors=True)
     try:
         with zipfile.ZipFile(path) as archive:
             members = [
@@ -67,7 +73,8 @@ def extract_netcdf_members(path: Path) -> tuple[tempfile.TemporaryDirectory[str]
         folder.cleanup()
         raise
     _folders.append(folder)
-    return folder, sorted(paths)
+    _extracted[key] = sorted(paths)
+    return _extracted[key]
 
 
 def _check_claims(members: list[zipfile.ZipInfo], path: Path, folder: Path) -> None:
@@ -83,7 +90,7 @@ def _check_claims(members: list[zipfile.ZipInfo], path: Path, folder: Path) -> N
         raise ResourceError(
             f"extracting the archive takes {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {folder}",
             where=str(path),
-            remedy="Unpack it on a larger disk, or set TMPDIR to one.",
+            remedy="Unpack it on a larger disk, or name one by resources.temporary_folder (outside a run: TMPDIR).",
         )
 
 

@@ -189,10 +189,8 @@ def _open_local(opened: OpenedSources, path: Path, engine: str | None, group: st
         return
     kind = file_format(path)
     if kind == "zip":
-        folder, members = extract_netcdf_members(path)
-        opened._keep.append(folder)
         description = describe_file(path, kind)
-        for member in members:
+        for member in extract_netcdf_members(path):
             dataset = _open_netcdf(member, None, group, shown=f"{path}!{member.name}")
             _add(opened, dataset, f"{path.name}!{member.name}", description)
         return

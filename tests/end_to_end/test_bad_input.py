@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import namedtuple
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -120,3 +123,13 @@ def test_regridding_beyond_its_threshold_stops_the_run(project):
     error = refused(project, params={"regrid": {"thresholds": {"conservation_error": 0.0}}})
     assert isinstance(error, errors.GridError)
     assert "temperature" in str(error)
+
+
+def test_a_disk_that_is_too_small_stops_the_run_before_its_first_stage(project, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**30, 2**30 - 2**22, 2**22))
+    error = refused(project, "__default__")
+    assert isinstance(error, errors.ResourceError)
+    assert "4.0 MiB are free" in str(error) and "disk_check=false" in str(error)
+    made = [path for path in project.file().rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert made == [project.file(*SAMPLE)]

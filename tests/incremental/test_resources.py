@@ -7,13 +7,10 @@ import subprocess
 import sys
 from collections import namedtuple
 
-import numpy as np
 import pytest
-import xarray as xr
 
 from weathermill.errors import ResourceError
-from weathermill.incremental import estimates, resources
-from weathermill.parameters import validate_parameters
+from weathermill.incremental import resources
 
 MIB = 2**20
 
@@ -51,27 +48,3 @@ def test_a_run_that_finds_no_room_is_refused(tmp_path, monkeypatch):
     assert resources.require_disk(needed) == 9 * MIB
     with pytest.raises(ResourceError, match=r"about 12\.0 MiB and 10\.0 MiB are free"):
         resources.require_disk({**needed, tmp_path / "c": 3 * MIB})
-
-
-def test_large_stores_are_reckoned_from_the_sources():
-    times = np.arange("2000-01-01", "2000-01-11", 6, dtype="datetime64[h]").astype("datetime64[ns]")
-    sizes = {"valid_time": times.size, "pressure_level": 3, "latitude": 8, "longitude": 16}
-    source = xr.Dataset(
-        {"t": (tuple(sizes), np.zeros(tuple(sizes.values()), np.float32))}, coords={"valid_time": times}
-    )
-    parameters = validate_parameters(
-        {
-            "ingest": {
-                "variables": ["temperature"],
-                "surface_variables": ["2m_temperature"],
-                "levels": [500, 850],
-                "start": "2000-01-02",
-            },
-            "regrid": {"target": "5x10"},
-            "tensors": {"dtype": "float16"},
-        }
-    )
-    sizes = estimates._reckon([source], parameters)
-    assert sizes["fields"] == 36 * 3 * 8 * 16 * 4
-    assert sizes["regridded"] == 36 * 3 * 50 * 4
-    assert sizes["tensors"] == 36 * 3 * 50 * 2

@@ -60,6 +60,20 @@ def test_refusals_to_write_become_one_plain_error(tmp_path, number):
         raise OSError(number, os.strerror(number))
 
 
+def test_a_refusal_that_another_dataset_wrapped_is_found(tmp_path):
+    with (
+        pytest.raises(UnwritableOutputError, match="No space left on device") as caught,
+        staged(tmp_path / "a"),
+    ):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise DatasetError("Failed while saving data") from error
+    assert caught.value.where == str(tmp_path / "a")
+    with pytest.raises(DatasetError), staged(tmp_path / "a"):
+        raise DatasetError("of another kind")
+
+
 def test_a_file_in_the_way_of_a_folder_is_told(tmp_path):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(UnwritableOutputError), staged(tmp_path / "data" / "store"):

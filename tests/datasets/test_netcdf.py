@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
 
-from weathermill.datasets import NetCDFDataset
+from weathermill.datasets import NetCDFDataset, netcdf
 from weathermill.datasets.local import plain_error
-from weathermill.errors import StoreError, UnreadableSourceError
+from weathermill.errors import StoreError, UnreadableSourceError, UnwritableOutputError
 
 
 def test_round_trip(tmp_path):
@@ -35,3 +40,29 @@ def test_missing_file_says_what_makes_it(tmp_path):
         entry.load()
     assert isinstance(plain_error(caught.value), StoreError)
     assert "--pipelines=normalise" in str(caught.value)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path, monkeypatch, large):
+    """HDF5 itself would crash the process at closing the file."""
+    dataset = NetCDFDataset(filepath=str(tmp_path / "a.nc"))
+    dataset.save(xr.Dataset({"a": ("x", np.arange(3.0))}))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    if large:
+        monkeypatch.setattr(netcdf, "_IN_MEMORY", 0)
+        usage = namedtuple("usage", "total used free")
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 90, 10))
+    else:
+        monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(Exception, match="WM501") as caught:
+        dataset.save(xr.Dataset({"a": ("x", np.zeros(3))}))
+    assert isinstance(plain_error(caught.value), UnwritableOutputError)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nc"]
+    np.testing.assert_array_equal(dataset.load()["a"], np.arange(3.0))
+
+
+def test_what_is_too_large_for_memory_is_written_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(netcdf, "_IN_MEMORY", 0)
+    dataset = NetCDFDataset(filepath=str(tmp_path / "a.nc"))
+    dataset.save(xr.Dataset({"a": ("x", np.arange(3.0))}))
+    np.testing.assert_array_equal(dataset.load()["a"], np.arange(3.0))

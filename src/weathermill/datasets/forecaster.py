@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from weathermill.datasets.local import LocalDataset, writable
+from weathermill.datasets.local import LocalDataset, staged
 from weathermill.models.forecaster import Forecaster
 
 
@@ -18,10 +18,9 @@ class ForecasterDataset(LocalDataset):
         return Forecaster.load(self._require("train"), device="cpu")
 
     def save(self, data: Forecaster) -> None:
-        """Write the network atomically."""
-        with writable(self._filepath):
-            self._filepath.parent.mkdir(parents=True, exist_ok=True)
-            data.save(self._filepath)
+        """Write the network: weights and description change together, or not at all."""
+        with staged(self._filepath) as partial:
+            data.save(partial)
 
     def verify(self, *, checksums: bool) -> None:
         """Load the network, which compares its files with their checksums."""

@@ -56,20 +56,31 @@ def writable(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.ENOTDIR,
-            errno.EEXIST,
-        ):
-            raise UnwritableOutputError(
-                f"cannot write: {os.strerror(error.errno)}", where=str(error.filename or path)
-            ) from error
+    except WeathermillError:
         raise
+    except Exception as error:
+        # Other datasets, and libraries, wrap what the system said.
+        refusal = next((link for link in chain(error) if _is_refusal(link)), None)
+        if refusal is None:
+            raise
+        raise UnwritableOutputError(
+            f"cannot write: {os.strerror(refusal.errno)}", where=str(refusal.filename or path)
+        ) from error
+
+
+_REFUSALS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
+
+
+def _is_refusal(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in _REFUSALS
 
 
 @contextlib.contextmanager
@@ -164,13 +175,16 @@ class LocalDataset(AbstractDataset):
         return self._filepath
 
 
-def plain_error(error: BaseException) -> WeathermillError | None:
-    """Find the error of ours that lies behind what Kedro raised, if there is one."""
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that lie behind it."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
-        if isinstance(current, WeathermillError):
-            return current
+        yield current
         seen.add(id(current))
         current = current.__cause__ or current.__context__
-    return None
+
+
+def plain_error(error: BaseException) -> WeathermillError | None:
+    """Find the error of ours that lies behind what Kedro raised, if there is one."""
+    return next((link for link in chain(error) if isinstance(link, WeathermillError)), None)

@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from weathermill.datasets.local import LocalDataset, staged
 from weathermill.errors import UnreadableSourceError
+
+#: A larger dataset is not put together in memory.
+_IN_MEMORY = 2**28
+
+
+def write_netcdf(data: xr.Dataset, path: Path, encoding: Mapping[str, Any] | None = None) -> None:
+    """Write a NetCDF file so that a full disk is an error.
+
+    HDF5 crashes the whole process when it closes a file that it could not write. Therefore it writes to memory, and
+    the file is written from there; what is too large for that is only begun where the disk has room for all of it.
+
+    Parameters
+    ----------
+    data
+        What to write.
+    path
+        The file.
+    encoding
+        Of `xarray.Dataset.to_netcdf`.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, or the file cannot be written.
+    """
+    if data.nbytes <= _IN_MEMORY:
+        # Versions of xarray before 2025.9 cannot.
+        with contextlib.suppress(ValueError):
+            path.write_bytes(data.to_netcdf(None, engine="h5netcdf", encoding=encoding))
+            return
+    if data.nbytes > shutil.disk_usage(path.parent).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    data.to_netcdf(path, engine="h5netcdf", encoding=encoding)
 
 
 class NetCDFDataset(LocalDataset):
@@ -38,4 +77,4 @@ class NetCDFDataset(LocalDataset):
             if variable.dtype.kind in "fiu" and variable.ndim > 0
         }
         with staged(self._filepath) as partial:
-            data.drop_encoding().to_netcdf(partial, engine="h5netcdf", encoding=encoding)
+            write_netcdf(data.drop_encoding(), partial, encoding)

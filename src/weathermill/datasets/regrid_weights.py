@@ -5,6 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 from weathermill.datasets.local import LocalDataset, staged
+from weathermill.datasets.netcdf import write_netcdf
 from weathermill.errors import RegridWeightsError
 from weathermill.fields.regridding import RegridWeights
 
@@ -39,7 +40,7 @@ class RegridWeightsDataset(LocalDataset):
         if known is not None and known.key == data.key:
             return
         with staged(self._filepath) as partial:
-            data.to_dataset().to_netcdf(partial, engine="h5netcdf")
+            write_netcdf(data.to_dataset(), partial)
 
     def _exists(self) -> bool:
         return bool(self._load_args.get("missing_ok", False)) or super()._exists()

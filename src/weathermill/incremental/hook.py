@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import time
 from collections.abc import Iterable
@@ -69,10 +70,11 @@ class IncrementalHook:
         self._one_by_one = "IncrementalRunner" in str(run_params.get("runner"))
         self._plan_under_locks(pipeline, catalog)
         try:
-            exclusive, _ = self._stores(self.plan)
+            exclusive, shared = self._stores(self.plan)
             for path in exclusive:
                 self._clear_left_overs(path)
-            if self._one_by_one and self._adopt_equals():
+            restored = [path for path in shared if self._restore(path)]
+            if restored or (self._one_by_one and self._adopt_equals()):
                 self._plan_under_locks(pipeline, catalog)
             budget = resources.memory_gib
             dask.config.set({"weathermill.memory-bytes": None if budget is None else int(budget * 2**30)})
@@ -123,14 +125,21 @@ class IncrementalHook:
 
     def _clear_left_overs(self, path: Path) -> None:
         """Remove what a killed run left beside an output; mend a replacement that it did not finish."""
-        aside = path.with_name(path.name + ".replaced")
-        if aside.exists():
-            if path.exists():
-                remove(aside)
-            else:
-                aside.rename(path)
+        if not self._restore(path):
+            remove(path.with_name(path.name + ".replaced"))
         record = record_path(path)
         remove(record.with_name(record.name + ".partial"))
+
+    def _restore(self, path: Path) -> bool:
+        """Bring back what stood at a path, where a run was killed between taking it away and replacing it."""
+        aside = path.with_name(path.name + ".replaced")
+        if path.exists() or not aside.exists():
+            return False
+        # Another run that only reads it may do the same at this moment.
+        with contextlib.suppress(FileNotFoundError):
+            aside.rename(path)
+        logger.info("%s: what stood there before an interrupted run is back", path)
+        return True
 
     def _adopt_equals(self) -> bool:
         adopted = False

@@ -11,7 +11,7 @@ from kedro.framework.startup import bootstrap_project
 
 from weathermill import redaction
 from weathermill.cli import main, run
-from weathermill.errors import ConfigurationError, MissingLevelError
+from weathermill.errors import ConfigurationError, MissingLevelError, ResourceError
 from weathermill.faults import LOG, VARIABLE, describe, known_error, note_node, require_known
 from weathermill.redaction import hide_credentials
 
@@ -128,3 +128,13 @@ def test_the_traceback_is_shown_where_asked_for(monkeypatch):
 def test_errors_of_others_are_not_taken_for_faults_of_the_configuration():
     assert known_error(failing(ValueError("operands could not be broadcast"))) is None
     assert isinstance(known_error(failing(ConfigurationError("x"))), ConfigurationError)
+
+
+def test_a_cluster_that_lost_its_workers_is_told():
+    scheduler = pytest.importorskip("distributed.scheduler")
+    lost = scheduler.NoValidWorkerError("sum-1", set(), set(), {}, 60.0)
+    wrapped = RuntimeError("saving failed")
+    wrapped.__cause__ = lost
+    known = known_error(wrapped)
+    assert isinstance(known, ResourceError)
+    assert "workers of the Dask cluster died" in str(known) and "dask.yml" in str(known)

@@ -172,13 +172,14 @@ def verify(env: str | None, pipelines: str, quick: bool) -> None:
 @main.command()
 @click.argument("run_id")
 @click.option("--run", "execute", is_flag=True, help="Make it again, as a new run, and compare the metrics.")
+@click.option("--env", "-e", default=None, help="The environment (conf/<env>) whose mlflow.yml to use.")
 @_plainly
-def reproduce(run_id: str, execute: bool) -> None:
+def reproduce(run_id: str, execute: bool, env: str | None) -> None:
     """Tell the command and configuration that made an MLflow run; refuse where its sources or code have changed."""
     from weathermill.tracking.reproduction import compare_metrics, look_up, make_again
     from weathermill.tracking.settings import tracking_settings
 
-    with _session(None) as session:
+    with _session(env) as session:
         context = session.load_context()
         project, settings = context.project_path, tracking_settings(dict(context.config_loader["mlflow"]))
     found = look_up(run_id, settings, project)
@@ -195,19 +196,22 @@ def reproduce(run_id: str, execute: bool) -> None:
 
 
 @main.command()
+@click.option("--env", "-e", default=None, help="The environment (conf/<env>) whose mlflow.yml to use.")
 @_plainly
-def sync() -> None:
-    """Tell MLflow what it did not take while it did not answer."""
+def sync(env: str | None) -> None:
+    """Tell MLflow what it did not take while it did not answer, and which runs were killed."""
     from weathermill.tracking.pending import FOLDER
     from weathermill.tracking.settings import tracking_settings
-    from weathermill.tracking.tracker import send_left_overs
+    from weathermill.tracking.tracker import synchronise
 
-    with _session(None) as session:
+    with _session(env) as session:
         context = session.load_context()
         project, settings = context.project_path, tracking_settings(dict(context.config_loader["mlflow"]))
-    complete = send_left_overs(settings, project)
+    complete, killed = synchronise(settings, project)
     left = len(list((project / FOLDER).glob("*/")))
     click.echo(f"{len(complete)} runs are complete now; {left} still wait")
+    if killed:
+        click.echo(f"{len(killed)} runs of processes that are gone are marked KILLED")
 
 
 @main.command()

@@ -13,13 +13,20 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from weathermill.datasets.local import plain_error
-from weathermill.errors import ConfigurationError, WeathermillError
+from weathermill.errors import ConfigurationError, ResourceError, WeathermillError
 from weathermill.redaction import redact
 
 #: Set to anything, it has every error shown with its traceback.
 VARIABLE = "WEATHERMILL_TRACEBACK"
 #: Where the traceback of an error that is none of ours is kept, below the current folder.
 LOG = Path("weathermill-traceback.log")
+_LOST_WORKERS = {
+    "KilledWorker",
+    "NoValidWorkerError",
+    "FutureCancelledError",
+    "CancelledError",
+    "CommClosedError",
+}
 _NODE = "while running node "
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -27,12 +34,13 @@ _PACKAGE = Path(__file__).resolve().parent
 def known_error(error: BaseException) -> WeathermillError | None:
     """Find or make the error of ours that says what lies behind an error; None if it is a surprise.
 
-    What Kedro, OmegaConf and YAML say of a faulty configuration becomes a `ConfigurationError`.
+    What Kedro, OmegaConf and YAML say of a faulty configuration becomes a `ConfigurationError`, and what Dask says of
+    workers that it lost a `ResourceError`.
     """
     if (ours := plain_error(error)) is not None:
         return ours
     for link in _chain(error):
-        if (found := _of_configuration(link)) is not None:
+        if (found := _of_configuration(link) or _of_cluster(link)) is not None:
             return found
     return None
 
@@ -64,6 +72,17 @@ def _of_configuration(error: BaseException) -> ConfigurationError | None:
     if isinstance(error, ValueError) and "kedro" in _raised_in(error).parts:
         return ConfigurationError(text)
     return None
+
+
+def _of_cluster(error: BaseException) -> ResourceError | None:
+    kind = type(error)
+    if kind.__module__.partition(".")[0] != "distributed" or kind.__name__ not in _LOST_WORKERS:
+        return None
+    said = " ".join(str(error).split())
+    return ResourceError(
+        f"workers of the Dask cluster died, and what they were at cannot be done: {kind.__name__} {said}",
+        remedy="Give each worker more memory, or have fewer (dask.yml, `cluster`); `cluster: null` works in threads.",
+    )
 
 
 def _of_environment(text: str) -> ConfigurationError:

@@ -72,7 +72,9 @@ class DaskHook:
     def before_pipeline_run(self, pipeline: Pipeline) -> None:
         """Set the scheduler, or start the cluster if a node is tagged for Dask."""
         cluster = self._settings.get("cluster")
-        dask.config.set({"scheduler": "threads", **(self._settings.get("config") or {})})
+        # A cluster whose workers are all gone would be waited for without end.
+        defaults = {"scheduler": "threads", "distributed.scheduler.no-workers-timeout": "60s"}
+        dask.config.set({**defaults, **(self._settings.get("config") or {})})
         if cluster and any("dask" in node.tags for node in pipeline.nodes):
             logging.getLogger("distributed").setLevel(logging.WARNING)
             from distributed import Client, LocalCluster
@@ -139,6 +141,7 @@ class MLflowHook:
         env = run_params.get("env") or "base"
         pipelines = "+".join("all" if name == "__default__" else name for name in names)
         plan = self._incremental.plan if self._incremental is not None else []
+        training = self._training(pipeline)
         tags = {
             "pipelines": pipelines,
             "env": env,
@@ -146,6 +149,7 @@ class MLflowHook:
             "mlflow.source.name": redact(command_of(run_params)),
             "mlflow.source.type": "PROJECT",
             "stages.run": " ".join(entry.node.name for entry in plan if entry.runs)[:5000],
+            **({runs.TRAINING: training} if training else {}),
             **runs.process_tags(),
             **runs.git_state(self._project),
         }
@@ -155,7 +159,7 @@ class MLflowHook:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 self._previous_handlers[number] = signal.getsignal(number)
                 signal.signal(number, self._terminated)
-        self._tracker = self._begin(f"{pipelines} {env}", tags, self._run_to_continue(pipeline))
+        self._tracker = self._begin(f"{pipelines} {env}", tags, self._run_to_continue() if training else None)
         tracker = self._tracker
         tracker.make_current()
         tracker.log_params(dict(runs.flatten(self._raw_parameters)))
@@ -185,9 +189,17 @@ class MLflowHook:
                 return MLflowTracker(continue_run, project=self._project, settings=self._settings)
             return MLflowTracker.begin_locally(self._settings, self._project, name=name, tags=tags)
 
-    def _run_to_continue(self, pipeline: Pipeline) -> str | None:
-        resume = self._parameters is not None and self._parameters.train.resume
-        if not resume or "checkpoints" not in pipeline.inputs() or self._catalog is None:
+    def _training(self, pipeline: Pipeline) -> str:
+        """Fingerprint of what this run will train, or nothing where it will not."""
+        trains = {node.name for node in pipeline.nodes if "checkpoints" in node.inputs}
+        for entry in self._incremental.plan if self._incremental is not None else []:
+            if entry.runs and entry.node.name in trains:
+                return next(iter(entry.fingerprints.values()))
+        return ""
+
+    def _run_to_continue(self) -> str | None:
+        """The run that a resumed training began in; whether it is the same training is seen there."""
+        if self._parameters is None or not self._parameters.train.resume or self._catalog is None:
             return None
         checkpoints = self._catalog["checkpoints"]
         run_id = checkpoints.run_id() if isinstance(checkpoints, CheckpointsDataset) else None

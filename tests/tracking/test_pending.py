@@ -12,7 +12,7 @@ import pytest
 from weathermill.tracking import operations, runs
 from weathermill.tracking.pending import FOLDER, Pending, synced_runs
 from weathermill.tracking.settings import TrackingSettings
-from weathermill.tracking.tracker import MLflowTracker, send_left_overs
+from weathermill.tracking.tracker import MLflowTracker, send_left_overs, synchronise
 
 SETTINGS = TrackingSettings(tracking_uri="sqlite:///runs.db", artifact_location="artifacts")
 
@@ -200,3 +200,40 @@ def test_a_store_that_cannot_even_be_opened_stops_nothing(server, tmp_path, monk
     monkeypatch.undo()
     (run_id,) = send_left_overs(SETTINGS, tmp_path)
     assert steps(run_id) == [4]
+
+
+def test_what_waits_for_another_store_is_left_to_it(server, tmp_path, caplog):
+    """Two environments may have a server each; a run that is known to one must not be thrown away by the other."""
+    tracker = begin(server, tmp_path)
+    server.up = False
+    tracker.log_metrics({"loss": 1.0}, 4)
+    tracker.end("FINISHED")
+    local = MLflowTracker.begin_locally(SETTINGS, tmp_path, name="all", tags={})
+    local.end("FINISHED")
+    server.up = True
+    other = TrackingSettings(tracking_uri="sqlite:///other.db", artifact_location="artifacts")
+    with caplog.at_level("INFO"):
+        assert send_left_overs(other, tmp_path) == []
+    assert "waits for another tracking store" in caplog.text
+    # Asked to, one that no store knows is told here.
+    (told,), killed = synchronise(other, tmp_path)
+    assert mlflow.get_run(told).data.tags["local_run_id"] == local._first_id and killed == []
+    runs.connect(SETTINGS, tmp_path)
+    assert send_left_overs(SETTINGS, tmp_path) == [tracker.run_id]
+    assert steps(tracker.run_id) == [4]
+
+
+def test_runs_of_dead_processes_are_closed_by_synchronising(server, tmp_path):
+    tags = {**runs.process_tags(), "process.started": "1.0"}
+    run = runs.start(server.experiment, name="all", tags=tags)
+    assert synchronise(SETTINGS, tmp_path) == ([], [run.info.run_id])
+    assert mlflow.get_run(run.info.run_id).info.status == "KILLED"
+
+
+def test_synchronising_with_a_server_that_is_down_raises_nothing(server, tmp_path, monkeypatch, caplog):
+    def down(*_):
+        raise ConnectionError("server down")
+
+    monkeypatch.setattr(runs, "connect", down)
+    assert synchronise(SETTINGS, tmp_path) == ([], [])
+    assert "server down" in caplog.text

@@ -98,6 +98,32 @@ def test_a_run_is_continued_or_begun_anew(experiment):
     assert other.info.run_id != first.info.run_id
 
 
+@pytest.mark.parametrize(
+    ("status", "then", "now", "continued"),
+    [
+        ("RUNNING", "a", "a", True),
+        ("KILLED", "a", "a", True),
+        ("FAILED", "a", "a", True),
+        ("FINISHED", "a", "a", False),
+        ("KILLED", "a", "b", False),
+        ("KILLED", None, "b", True),
+    ],
+)
+def test_only_an_unfinished_run_of_the_same_training_is_gone_on_with(
+    experiment, status, then, now, continued
+):
+    first = runs.start(experiment, name="train", tags={runs.TRAINING: then} if then else {})
+    client = mlflow.MlflowClient()
+    client.update_run(first.info.run_id, status=status)
+    again = runs.start(experiment, name="train", tags={runs.TRAINING: now}, continue_run=first.info.run_id)
+    assert (again.info.run_id == first.info.run_id) == continued
+    told = client.get_run(again.info.run_id)
+    assert told.info.status == "RUNNING" and told.data.tags[runs.TRAINING] == now
+    if not continued:
+        assert told.data.tags[runs.RESUMED_FROM] == first.info.run_id
+        assert client.get_run(first.info.run_id).info.status == status
+
+
 def test_parameters_that_a_continued_run_has_stay(experiment):
     run = runs.start(experiment, name="train", tags={})
     tracker = MLflowTracker(run.info.run_id)

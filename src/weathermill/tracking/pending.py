@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "mlflow_pending"
 SYNCED = "synced.json"
 _CALLS = "calls.jsonl"
+_STORE = "store.txt"
 
 
 class Pending:
@@ -29,10 +30,13 @@ class Pending:
     folder
         Where they are kept, with copies of the files they send, so that they outlive this process and what later
         runs overwrite. None keeps them in memory only.
+    store
+        A digest of the tracking URI that they are for; kept with them.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, store: str = "") -> None:
         self.folder = folder
+        self._store = store
         self._waiting: deque[Operation] = deque()
         self._lock = StoreLock(folder, exclusive=True) if folder is not None else None
         self._locked = False
@@ -76,6 +80,8 @@ class Pending:
             if self.folder is not None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._take()
+                if self._store and not (self.folder / _STORE).exists():
+                    (self.folder / _STORE).write_text(self._store)
                 operation = self._with_copy(operation)
                 with (self.folder / _CALLS).open("a", encoding="utf-8") as file:
                     file.write(json.dumps(operation) + "\n")
@@ -132,6 +138,14 @@ class Pending:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+
+
+def store_of(folder: Path) -> str:
+    """The digest of the tracking URI that the operations in a folder are for; empty where that is not known."""
+    try:
+        return (folder / _STORE).read_text().strip()
+    except OSError:
+        return ""
 
 
 def synced_runs(project: Path) -> dict[str, str]:

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 SOFTWARE = ("weathermill", "kedro", "torch", "xarray", "dask", "zarr", "xesmf", "numpy", "numba", "mlflow")
 PARAM_LENGTH = 6000
+#: Tag with the fingerprint of what a run trains.
+TRAINING = "training.fingerprint"
+RESUMED_FROM = "resumed_from.run_id"
 
 #: The kind makes MLflow's pages open on the table of runs and not on language-model traces.
 EXPERIMENT_TAGS = {
@@ -123,20 +126,38 @@ def process_tags() -> dict[str, str]:
 
 
 def start(experiment_id: str, *, name: str, tags: Mapping[str, str], continue_run: str | None = None) -> Run:
-    """Start a run, or go on with the run ``continue_run`` where the store knows it."""
+    """Start a run, or go on with the one that an interrupted training began in.
+
+    Parameters
+    ----------
+    experiment_id
+        Where it belongs.
+    name, tags
+        Of the run.
+    continue_run
+        A run to go on with, if the store knows it, it did not end well, and it is the same training (`TRAINING`).
+        Otherwise the new run is tagged with where it went on from.
+    """
     client = mlflow.MlflowClient()
-    if continue_run is not None:
-        try:
-            run = client.get_run(continue_run)
-            client.update_run(continue_run, status="RUNNING")
-        except mlflow.exceptions.MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            logger.warning(
-                "MLflow run %s cannot be continued (%s): a new one is started", continue_run, error
-            )
-        else:
-            resumed = [RunTag(key, str(value)) for key, value in {**tags, "resumed": "true"}.items()]
-            client.log_batch(continue_run, tags=resumed)
-            return run
-    return client.create_run(experiment_id, run_name=name, tags=dict(tags))
+    if continue_run is None:
+        return client.create_run(experiment_id, run_name=name, tags=dict(tags))
+    try:
+        run = client.get_run(continue_run)
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        logger.warning("MLflow run %s cannot be continued (%s): a new one is started", continue_run, error)
+        return client.create_run(experiment_id, run_name=name, tags=dict(tags))
+    training = tags.get(TRAINING)
+    same = run.data.tags.get(TRAINING, training) == training
+    if run.info.status == "FINISHED" or not same:
+        logger.info(
+            "MLflow run %s %s: what goes on from its checkpoint is a run of its own",
+            run.info.run_name,
+            "is complete" if same else "is another training",
+        )
+        return client.create_run(experiment_id, run_name=name, tags={**tags, RESUMED_FROM: continue_run})
+    client.update_run(continue_run, status="RUNNING")
+    resumed = [RunTag(key, str(value)) for key, value in {**tags, "resumed": "true"}.items()]
+    client.log_batch(continue_run, tags=resumed)
+    return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -17,7 +18,7 @@ import mlflow
 from weathermill.redaction import redact
 from weathermill.tracking import operations, runs
 from weathermill.tracking.operations import Operation
-from weathermill.tracking.pending import FOLDER, Pending, note_synced, synced_runs
+from weathermill.tracking.pending import FOLDER, Pending, note_synced, store_of, synced_runs
 from weathermill.tracking.settings import TrackingSettings
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ class MLflowTracker:
         self._uri = tracking_uri
         self._made_client: mlflow.MlflowClient | None = None
         self._rows: list[list[Any]] = []
-        self._pending = Pending(project / FOLDER / run_id if project is not None else None)
+        folder = project / FOLDER / run_id if project is not None else None
+        self._pending = Pending(folder, _digest(settings, project) if settings and project else "")
         self._last = time.monotonic()
         self._failed_at = -math.inf
         self._warned = False
@@ -283,10 +285,29 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-def send_left_overs(settings: TrackingSettings, project: Path) -> list[str]:
-    """Tell MLflow what earlier runs could not, where no process is at work on it; give the runs now complete."""
+def _digest(settings: TrackingSettings, project: Path) -> str:
+    """Tell one tracking store from another; its URI itself may hold a password."""
+    return hashlib.sha256(settings.resolved_uri(project).encode()).hexdigest()[:16]
+
+
+def send_left_overs(settings: TrackingSettings, project: Path, *, anywhere: bool = False) -> list[str]:
+    """Tell MLflow what earlier runs could not, where no process is at work on it; give the runs now complete.
+
+    Parameters
+    ----------
+    settings, project
+        Of whoever asks.
+    anywhere
+        Whether runs that were begun without a server may be made in this store although another was meant. Runs that
+        another store knows are always left to it.
+    """
     complete = []
     for folder in sorted((project / FOLDER).glob("*/")):
+        meant = store_of(folder)
+        elsewhere = bool(meant) and meant != _digest(settings, project)
+        if elsewhere and not (anywhere and folder.name.startswith(LOCAL_PREFIX)):
+            logger.info("%s waits for another tracking store: `weathermill sync --env` tells it", folder)
+            continue
         tracker = MLflowTracker(folder.name, project=project, settings=settings)
         if not tracker._pending.usable:
             continue
@@ -298,3 +319,20 @@ def send_left_overs(settings: TrackingSettings, project: Path) -> list[str]:
             logger.info("MLflow was told the rest of run %s (%d entries)", tracker.run_id, number)
         tracker._pending.release()
     return complete
+
+
+def synchronise(settings: TrackingSettings, project: Path) -> tuple[list[str], list[str]]:
+    """Tell MLflow all that waits, and close the runs of processes that are gone.
+
+    Returns
+    -------
+    complete, killed
+        Runs that MLflow has all of now, and runs that are KILLED now. Nothing is raised where it does not answer.
+    """
+    complete = send_left_overs(settings, project, anywhere=True)
+    try:
+        killed = runs.close_abandoned(runs.connect(settings, project))
+    except Exception as error:
+        logger.warning("MLflow does not answer: %s", error)
+        killed = []
+    return complete, killed

@@ -7,6 +7,10 @@ import pytest
 import xarray as xr
 
 from weathermill.errors import EmptySelectionError, MissingVariableError, ParameterError
+from weathermill.forecasting import forecast
+from weathermill.forecasting.requests import answer
+from weathermill.models.forecaster import Forecaster
+from weathermill.models.registry import ModelConfig
 from weathermill.parameters import ForecastParameters, RegridParameters
 from weathermill.pipelines.forecast import nodes
 
@@ -79,3 +83,26 @@ def test_statics_come_from_the_network_and_forcings_from_the_source(make_store, 
     forced = make_network(make_store(tmp_path / "forced", forcing=True))
     with pytest.raises(MissingVariableError, match="insolation"):
         nodes.read_initial_state(Opened(forced), forced, RegridParameters(), ForecastParameters())
+
+
+def test_the_stage_the_call_and_a_request_give_the_same_bits(make_store, tmp_path):
+    store = make_store(tmp_path / "sunlit", forcing="sun")
+    network = Forecaster.from_store(store, ModelConfig(base_channels=4, depth=1, norm="none")).eval()
+    raw, parameters = Opened(network), ForecastParameters(lead_time_hours=48)
+    initial = nodes.read_initial_state(raw, network, RegridParameters(), parameters)
+    staged = nodes.make_forecast(initial, network, parameters)
+    called = forecast(network, raw.datasets[0], lead_time_hours=48)
+    assert staged.sizes["lead_time"] == 8 and staged.equals(called)
+    (batch,) = [
+        piece
+        for _, piece in nodes.make_forecasts(
+            raw,
+            network,
+            RegridParameters(),
+            ForecastParameters(lead_time_hours=48, initial_times=[str(TIMES[-1])]),
+        )
+    ]
+    assert batch.isel(init_time=0)["temperature_850"].equals(called["temperature_850"])
+    answered = answer(network, raw.datasets[0].isel(time=[-1]), lead_time_hours=48)["forecast"]
+    np.testing.assert_array_equal(answered[0, :, 0], called["geopotential"].sel(level=500))
+    np.testing.assert_array_equal(answered[0, :, 1], called["temperature_850"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -291,8 +293,36 @@ def test_aliases_that_mlflow_keeps_for_itself_are_refused_at_once(alias):
         tracking_settings({"alias": alias})
 
 
+def run_the_documented(address, folder, monkeypatch):
+    """Run the examples of the documentation, word for word but for the address, against a server."""
+    root = Path(__file__).parents[2]
+    text = (root / "docs" / "serving.md").read_text().replace("http://127.0.0.1:5001", address)
+    blocks = re.findall(r"```(python|console)\n(.*?)```", text, flags=re.DOTALL)
+    (example,) = (code for kind, code in blocks if kind == "python" and "requests.post" in code)
+    (line,) = (code for kind, code in blocks if kind == "console" and "curl" in code)
+    monkeypatch.chdir(folder)
+    (folder / "data").symlink_to(root / "data")
+    names = {}
+    exec(compile(example, "docs/serving.md", "exec"), names)
+    assert names["reply"].status_code == 200
+    forecast = names["forecast"]
+    assert list(forecast["lead_time"].values) == [6, 12, 18, 24, 30, 36, 42, 48]
+    assert (
+        250 < float(forecast["2m_temperature"].mean()) < 320
+        and "regridded from 32 x 64" in forecast.attrs["comment"]
+    )
+    if shutil.which("curl"):
+        (folder / "request.json").write_text(json.dumps(names["request"], default=str))
+        subprocess.run(line.removeprefix("$ "), shell=True, check=True, timeout=60)
+        again = xr.Dataset.from_dict(json.loads((folder / "forecast.json").read_text())["predictions"])
+        xr.testing.assert_identical(again, forecast)
+    plain = re.findall(r"```python\n(import mlflow.*?)```", text, flags=re.DOTALL)
+    exec(compile(plain[0], "docs/serving.md", "exec"), names)
+    np.testing.assert_array_equal(names["answer"]["forecast"][:, :, 1], forecast["2m_temperature"].values)
+
+
 @pytest.mark.slow
-def test_mlflow_models_serve(logged, states):
+def test_mlflow_models_serve(logged, states, tmp_path, monkeypatch):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -323,6 +353,7 @@ def test_mlflow_models_serve(logged, states):
         assert status == 200 and answer["lead_time_hours"] == [6, 12]
         status, text = ask(address, {"inputs": states[:, :1].tolist()})
         assert status == 400 and "have 1 channels, the network takes 2" in text
+        run_the_documented(address, tmp_path, monkeypatch)
     finally:
         os.killpg(process.pid, 15)
         process.wait(30)

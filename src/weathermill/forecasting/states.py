@@ -136,7 +136,8 @@ class StateReader:
                 f"the states are on a grid of {sizes[0]} ({_span(grid)}), the network's is {sizes[1]}"
                 f" ({_span(self._target)})",
                 where=where,
-                remedy="Regrid them, or name the method by which they shall be: conservative or bilinear.",
+                remedy="Regrid them, or name the method by which they shall be: conservative or bilinear"
+                ' (of a request, params {"regrid": "conservative"}).',
             )
         weights = make_weights(grid, self._target, self._method)
         covered = float(weights.mapped().mean())

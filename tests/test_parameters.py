@@ -8,6 +8,7 @@ import pytest
 
 from weathermill.errors import ParameterError
 from weathermill.parameters import validate_parameters
+from weathermill.pipelines.train.configuration import train_config
 
 GOOD = {"ingest": {"variables": ["temperature"]}}
 
@@ -103,3 +104,51 @@ def test_initial_times_are_a_list_a_text_or_a_range():
     assert parse([dt.date(2001, 1, 20), "2001-01-21T06:00"]) == ["2001-01-20", "2001-01-21T06:00"]
     assert parse("2001-01-20 2001-01-21") == ["2001-01-20", "2001-01-21"]
     assert parse({"start": dt.date(2001, 1, 20), "every_hours": 12}).every_hours == 12
+
+
+def test_losses_are_weighted_by_variable_and_level():
+    weights = {
+        "variables": {"temperature": 2, "temperature_850": 1},
+        "levels": {500: 0.5, 850.0: 1},
+        "surface": 0.1,
+    }
+    train = validate_parameters({**GOOD, "train": {"loss_weights": weights, "spectral_weight": 0.5}}).train
+    assert train.loss_weights.levels == {500.0: 0.5, 850.0: 1.0}
+    built = train_config(train, seed=0)
+    assert (
+        built.loss_weights.variables == {"temperature": 2.0, "temperature_850": 1.0}
+        and built.spectral_weight == 0.5
+    )
+    pressure = {"train": {"loss_weights": {"levels": "pressure"}, "error_unit": "state", "huber_delta": 2}}
+    built = train_config(validate_parameters({**GOOD, **pressure}).train, seed=0)
+    assert built.loss_weights.levels == "pressure"
+    assert (built.error_unit, built.huber_delta) == ("state", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"loss_weights": {"variables": {"temperature": -1}}}, "train.loss_weights.variables.temperature"),
+        ({"loss_weights": {"levels": "height"}}, "train.loss_weights.levels"),
+        ({"loss_weights": {"levels": {"500": "much"}}}, "train.loss_weights.levels"),
+        ({"loss_weights": {"surfaces": 1}}, "did you mean 'surface'"),
+        ({"error_unit": "kelvin"}, "train.error_unit"),
+        ({"huber_delta": 0}, "train.huber_delta"),
+        ({"spectral_weight": -0.1}, "train.spectral_weight"),
+        ({"loss_weights": {"variables": {"temprature": 2}}}, "names temprature, which is not among"),
+        ({"spectral_variables": ["humidity_850"]}, "names humidity_850"),
+    ],
+)
+def test_wrong_losses_are_refused(train, message):
+    with pytest.raises(ParameterError, match=message):
+        validate_parameters({**GOOD, "train": train})
+
+
+@pytest.mark.parametrize(
+    ("allowed", "message"),
+    [(["sst"], "allow_missing names sst, which is not among"), (["land_sea_mask"], "a static variable")],
+)
+def test_only_what_is_ingested_and_changes_may_be_missing(allowed, message):
+    ingest = {"variables": ["temperature"], "static_variables": ["land_sea_mask"], "allow_missing": allowed}
+    with pytest.raises(ParameterError, match=message):
+        validate_parameters({"ingest": ingest})

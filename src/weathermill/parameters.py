@@ -151,6 +151,9 @@ class ModelParameters(_Parameters):
     non_negative: list[str] = []
     conserve_mean: list[str] = []
     pin_mean: list[str] = []
+    budget_mean: dict[str, float] = {}
+    conserve_dry_mass: bool = False
+    zonal_filter: int | None = Field(None, ge=2)
 
 
 class StepParameters(_Parameters):
@@ -175,6 +178,14 @@ class RolloutParameters(_Parameters):
     noise_std: float = Field(0.0, ge=0)
 
 
+class LossWeightsParameters(_Parameters):
+    """What each channel's error weighs: see ``weathermill.training.weighting``."""
+
+    variables: dict[str, Annotated[float, Field(ge=0)]] = {}
+    levels: Literal["pressure"] | dict[float, Annotated[float, Field(ge=0)]] | None = None
+    surface: float = Field(1.0, ge=0)
+
+
 class TrainParameters(_Parameters):
     """How the network is trained: see ``weathermill.training.engine``."""
 
@@ -185,6 +196,11 @@ class TrainParameters(_Parameters):
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     loss: Literal["mse", "mae", "huber"] = "mse"
+    huber_delta: float = Field(1.0, gt=0)
+    error_unit: Literal["tendency", "state"] | None = None
+    loss_weights: LossWeightsParameters = LossWeightsParameters()
+    spectral_weight: float = Field(0.0, ge=0)
+    spectral_variables: list[str] = []
     rollout: list[Annotated[int, Field(ge=1)]] = Field(default=[1], min_length=1)
     rollout_loss: RolloutParameters = RolloutParameters()
     validation_rollout: int | None = Field(None, ge=1)
@@ -331,6 +347,17 @@ class Parameters(_Parameters):
     forecast: ForecastParameters = ForecastParameters()
     compare: CompareParameters = CompareParameters()
 
+    @model_validator(mode="after")
+    def _predicted(self) -> Parameters:
+        predicted = [*self.ingest.variables, *self.ingest.surface_variables]
+        for name in (*self.train.loss_weights.variables, *self.train.spectral_variables):
+            if name not in predicted and re.sub(r"_[\d.]+$", "", name) not in predicted:
+                raise ValueError(
+                    f"train.loss_weights or train.spectral_variables names {name}, which is not among the predicted"
+                    f" variables {', '.join(predicted)}"
+                )
+        return self
+
 
 def _known_names(location: tuple[Any, ...]) -> list[str]:
     model: Any = Parameters
@@ -356,14 +383,18 @@ def _of_other_branch(error: Mapping[str, Any]) -> bool:
         (as_number and isinstance(error["input"], dict))
         or (as_model and not isinstance(error["input"], dict) and error["type"] == "model_type")
         or (error["type"] == "list_type" and isinstance(error["input"], dict | str))
-        or (branches[-1] == "str" and isinstance(error["input"], list))
+        or (branches[-1:] == ["str"] and isinstance(error["input"], list))
+        or (error["type"] == "literal_error" and isinstance(error["input"], dict))
+        or (error["type"] == "dict_type" and isinstance(error["input"], str))
     )
 
 
 def _names_branch(part: Any) -> bool:
     """Whether a part of an error's location names a branch of a union, and no parameter."""
     return isinstance(part, str) and (
-        part[:1].isupper() or part.startswith(("constrained-", "list[", "function-")) or part == "str"
+        part[:1].isupper()
+        or part.startswith(("constrained-", "dict[", "function-", "list[", "literal["))
+        or part == "str"
     )
 
 
@@ -378,6 +409,8 @@ def _fault(error: Mapping[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{name}: missing"
     message = error["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
     return f"{name}: {message} (given: {error['input']!r})"
 
 
@@ -391,9 +424,7 @@ def validate_parameters(parameters: Mapping[str, Any]) -> Parameters:
 
     Returns
     -------
-
-    Parameters
-    ----------
+    weathermill.parameters.Parameters
         The typed parameters.
 
     Raises

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from weathermill.errors import ParameterError
-from weathermill.training.losses import AreaWeightedLoss, level_weights
+from weathermill.training.losses import AreaWeightedLoss
 
 LATITUDE = np.linspace(90, -90, 7)
 AREAS = np.cos(np.deg2rad(LATITUDE)) + 0.1
@@ -60,10 +60,6 @@ def test_differences_of_half_precision_fields_are_taken_in_single():
     x = torch.full((1, 1, 7, 6), 2048.0, dtype=torch.float16)
     prediction = torch.full((1, 1, 7, 6), 2048.5, dtype=torch.float32)
     assert abs(float(AreaWeightedLoss()(prediction, x)) - 0.25) < 1e-6
-
-
-def test_level_weights_grow_with_pressure():
-    np.testing.assert_allclose(level_weights([500.0, 1000.0, None], 0.1), [0.5, 1.0, 0.1])
 
 
 def test_nonsense_is_refused():

@@ -148,7 +148,11 @@ class Forecaster(nn.Module):
     @property
     def error_scale(self) -> Tensor:
         """(n_prognostic, 1, 1): takes an error of a normalised state to the units of the output."""
-        if self.config.target == "tendency":
+        return self.error_scale_in(self.config.target)
+
+    def error_scale_in(self, unit: str) -> Tensor:
+        """(n_prognostic, 1, 1): takes an error of a normalised state to units of the ``"tendency"`` or ``"state"``."""
+        if unit == "tendency":
             return 1.0 / self.tendency_ratio
         return torch.ones_like(self.tendency_ratio)
 

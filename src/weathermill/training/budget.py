@@ -14,6 +14,7 @@ from weathermill.models.forecaster import Forecaster
 from weathermill.tensors.store import TensorStore
 from weathermill.training.config import TrainConfig
 from weathermill.training.ledger import Ledger, advise, predict_for
+from weathermill.training.losses import AreaWeightedLoss
 from weathermill.training.memory import available_device_memory
 from weathermill.training.step import StepConfig
 from weathermill.training.tracker import Tracker
@@ -63,7 +64,12 @@ class Budget:
 
 
 def make_budget(
-    forecaster: Forecaster, store: TensorStore, config: TrainConfig, step: StepConfig, device: torch.device
+    forecaster: Forecaster,
+    store: TensorStore,
+    config: TrainConfig,
+    step: StepConfig,
+    device: torch.device,
+    loss: AreaWeightedLoss | None = None,
 ) -> Budget | None:
     """Predict what a training needs on a CUDA device, and see that it is there; None for other devices.
 
@@ -79,6 +85,8 @@ def make_budget(
         How a step is computed.
     device
         Where.
+    loss
+        What is minimised; the mean square error when None.
 
     Raises
     ------
@@ -91,7 +99,9 @@ def make_budget(
     free = available_device_memory(device)
 
     def predicted(step: StepConfig) -> Budget:
-        ledger = predict_for(forecaster, config.batch_size, step, config.most_steps, config.rollout_loss)
+        ledger = predict_for(
+            forecaster, config.batch_size, step, config.most_steps, config.rollout_loss, loss
+        )
         return Budget(ledger, step, window_bytes)
 
     budget = predicted(step)

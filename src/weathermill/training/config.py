@@ -9,10 +9,11 @@ from typing import Any
 from weathermill.errors import CheckpointError, ParameterError
 from weathermill.models.registry import ModelConfig
 from weathermill.training.feed import TIERS
-from weathermill.training.losses import KINDS
+from weathermill.training.losses import KINDS, UNITS
 from weathermill.training.rollout import RolloutConfig
 from weathermill.training.schedule import ScheduleConfig
 from weathermill.training.step import StepConfig
+from weathermill.training.weighting import LossWeights
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,20 @@ class TrainConfig:
         Of the weights, the shuffle and all noise.
     loss
         ``"mse"``, ``"mae"`` or ``"huber"``.
+    huber_delta
+        Error at which the Huber loss turns from a square to a line, in units of the error.
+    error_unit
+        What errors are counted in: ``"tendency"``, the standard deviation of a channel's change over one time step, or
+        ``"state"``, that of the channel; None for what the network puts out.
     channel_weights
         One for each prognostic channel; equal when None.
+    loss_weights
+        Weights by variable and level, in place of `channel_weights`.
+    spectral_weight
+        Of the term that keeps small scales, see `weathermill.training.spectral`; 0 leaves it out, and 1 with ``"mse"`` is
+        the loss of Subich et al. (2025).
+    spectral_variables
+        Variables or channels that it applies to; all when empty.
     rollout
         Forecast steps of each epoch's windows; the last number holds for all later epochs. ``(1, 1, 2, 4)``
         is a curriculum.
@@ -76,7 +89,12 @@ class TrainConfig:
     schedule: ScheduleConfig | str = field(default_factory=ScheduleConfig)
     seed: int = 0
     loss: str = "mse"
+    huber_delta: float = 1.0
+    error_unit: str | None = None
     channel_weights: Sequence[float] | None = None
+    loss_weights: LossWeights = field(default_factory=LossWeights)
+    spectral_weight: float = 0.0
+    spectral_variables: Sequence[str] = ()
     rollout: Sequence[int] = (1,)
     rollout_loss: RolloutConfig = field(default_factory=RolloutConfig)
     validation_rollout: int | None = None
@@ -97,6 +115,18 @@ class TrainConfig:
         if isinstance(self.schedule, str):
             object.__setattr__(self, "schedule", ScheduleConfig(self.schedule))
         object.__setattr__(self, "rollout", tuple(int(n) for n in self.rollout))
+        object.__setattr__(self, "spectral_variables", tuple(self.spectral_variables))
+        if self.channel_weights is not None and self.loss_weights:
+            raise ParameterError("channel_weights and loss_weights were both given; give one of them.")
+        if self.error_unit not in (None, *UNITS):
+            raise ParameterError(
+                f"error_unit is {self.error_unit!r}; it is one of {', '.join(UNITS)}, or null."
+            )
+        if not self.huber_delta > 0 or not self.spectral_weight >= 0:
+            raise ParameterError(
+                f"huber_delta must be positive and spectral_weight not negative; they are {self.huber_delta} and "
+                f"{self.spectral_weight}."
+            )
         for name in ("epochs", "batch_size", "consecutive", "watch_every_steps"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"{name} must be at least 1; it is {getattr(self, name)}.")
@@ -141,16 +171,20 @@ class TrainConfig:
 
 # What decides which numbers come out; the rest (tier, threads, how often to log) may change when resuming.
 _BINDING = ("batch_size", "seed", "loss", "channel_weights", "rollout", "rollout_loss", "consecutive")
+# As above; told only where they are not the default, so that checkpoints from before they were there still fit.
+_BINDING_LATER = ("huber_delta", "error_unit", "loss_weights", "spectral_weight", "spectral_variables")
 _COURSE = ("epochs", "learning_rate", "weight_decay", "schedule", "step", "skip_spikes", "watch_every_steps")
 
 
 def identity(store_identity: str, model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
     """Describe a training for its checkpoints, JSON-ready."""
-    values = _plain(config.to_dict())
+    values, defaults = _plain(config.to_dict()), _plain(TrainConfig().to_dict())
+    later = {name: values[name] for name in _BINDING_LATER if values[name] != defaults[name]}
     return {
         "store": store_identity,
         "model": _plain(model.to_dict()),
         **{name: values[name] for name in (*_BINDING, *_COURSE)},
+        **later,
     }
 
 
@@ -168,17 +202,16 @@ def check_identity(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
     CheckpointError
         When the data, the network, or what makes up the batches and the loss differ.
     """
-    changed = [name for name in now if saved.get(name) != now[name]]
-    binding = [name for name in changed if name in ("store", "model", *_BINDING)]
+    changed = [name for name in {**now, **saved} if saved.get(name) != now.get(name)]
+    binding = [name for name in changed if name in ("store", "model", *_BINDING, *_BINDING_LATER)]
+    told = {name: f"{name}: {_short(saved.get(name))} then, {_short(now.get(name))} now" for name in changed}
     if binding:
-        details = "; ".join(
-            f"{name}: {_short(saved.get(name))} then, {_short(now[name])} now" for name in binding
-        )
+        details = "; ".join(told[name] for name in binding)
         raise CheckpointError(
             f"The checkpoint belongs to another training ({details}).",
             remedy="Resume with what it was made with, or train anew without `resume`.",
         )
-    return [f"{name}: {_short(saved.get(name))} then, {_short(now[name])} now" for name in changed]
+    return list(told.values())
 
 
 def _short(value: Any) -> str:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from weathermill.errors import ParameterError
+from weathermill.training.spectral import SpectralTerm
 
 KINDS = ("mse", "mae", "huber")
+UNITS = ("tendency", "state")
 
 
 class AreaWeightedLoss(nn.Module):
@@ -33,11 +35,16 @@ class AreaWeightedLoss(nn.Module):
         One for each prognostic channel, scaled here to mean one; equal when None.
     delta
         Of the Huber loss, in units of the error.
+    unit
+        What a rollout's errors are counted in: ``"tendency"``, the standard deviation of a channel's change over one time
+        step, or ``"state"``, that of the channel itself; None for what the network puts out.
+    spectral
+        A term that is added to the loss of each channel.
 
     Raises
     ------
     ParameterError
-        When the kind is unknown or weights are negative, not finite or all zero.
+        When the kind or unit is unknown or weights are negative, not finite or all zero.
     """
 
     def __init__(
@@ -46,13 +53,19 @@ class AreaWeightedLoss(nn.Module):
         area_weights: np.ndarray | Sequence[float] | None = None,
         channel_weights: np.ndarray | Sequence[float] | None = None,
         delta: float = 1.0,
+        unit: str | None = None,
+        spectral: SpectralTerm | None = None,
     ) -> None:
         super().__init__()
         if kind not in KINDS:
             raise ParameterError(f"The loss is {kind!r}; it is one of {', '.join(map(repr, KINDS))}.")
         if delta <= 0:
             raise ParameterError(f"The Huber loss has delta={delta}; it must be positive.")
-        self.kind, self.delta = kind, float(delta)
+        if unit not in (None, *UNITS):
+            raise ParameterError(
+                f"Errors are counted in {unit!r}; it is one of {', '.join(map(repr, UNITS))}."
+            )
+        self.kind, self.delta, self.unit, self.spectral = kind, float(delta), unit, spectral
         areas = _mean_one("area weights", [1.0] if area_weights is None else area_weights)
         self.register_buffer("area_weights", areas if areas.ndim == 2 else areas[:, None], persistent=False)
         weights = None if channel_weights is None else _mean_one("channel weights", channel_weights)
@@ -80,8 +93,15 @@ class AreaWeightedLoss(nn.Module):
         Returns
         -------
         torch.Tensor
-            (channel,), float32 or float64.
+            (channel,), float32 or float64, the spectral term included.
         """
+        plain = self.pointwise(prediction, target, mask, scale)
+        return plain if self.spectral is None else plain + self.spectral(prediction, target, mask, scale)
+
+    def pointwise(
+        self, prediction: Tensor, target: Tensor, mask: Tensor | None = None, scale: Tensor | None = None
+    ) -> Tensor:
+        """Loss of each channel without the spectral term; see `per_channel`."""
         dtype = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
         error = prediction.to(dtype) - target.to(dtype)
         if scale is not None:
@@ -114,19 +134,6 @@ class AreaWeightedLoss(nn.Module):
         if self.kind == "mse":
             return 2.0 * error
         return error.sign() if self.kind == "mae" else error.clamp(-self.delta, self.delta)
-
-
-def level_weights(levels: Sequence[float | None], surface_weight: float = 1.0) -> np.ndarray:
-    """Channel weights proportional to pressure (GraphCast: Lam et al., 2023, arXiv:2212.12794).
-
-    Parameters
-    ----------
-    levels
-        Pressure of each channel in hPa; None for surface fields.
-    surface_weight
-        Weight of a surface field, in units of that of a field at 1000 hPa.
-    """
-    return np.array([surface_weight if level is None else level / 1000.0 for level in levels])
 
 
 def _mean_one(name: str, values: np.ndarray | Sequence[float]) -> Tensor:

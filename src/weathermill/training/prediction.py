@@ -190,8 +190,12 @@ def predict_for(
     step_config: StepConfig | None = None,
     rollout: int = 1,
     rollout_config: RolloutConfig | None = None,
+    loss: AreaWeightedLoss | None = None,
 ) -> Ledger:
-    """Predict the memory of training `forecaster`, which is left alone, on a CUDA device; see `predict`."""
+    """Predict the memory of training `forecaster`, which is left alone, on a CUDA device; see `predict`.
+
+    With a `loss`, which is left alone too, its own images count.
+    """
     config = (step_config or StepConfig()).resolved("cuda")
     copied = copy.deepcopy(forecaster).to("meta")
     network = copied.network
@@ -200,7 +204,8 @@ def predict_for(
         network.fused = True
         network.image_dtype = lowered
     fast = copied.takes_fast_pass(torch.empty((1, 1, 1, 1), device="meta"))
-    loss = AreaWeightedLoss("mse", np.ones(forecaster.grid_shape[0]))
+    loss = AreaWeightedLoss("mse", np.ones(forecaster.grid_shape[0])) if loss is None else loss
+    loss = copy.deepcopy(loss).to("meta")
     step = TrainingStep(copied, loss, None, replace(config, cuda_graph=False), rollout_config, "meta")
     window = torch.empty(
         (batch, rollout + 1, forecaster.n_dynamic, *forecaster.grid_shape), dtype=torch.float16, device="meta"

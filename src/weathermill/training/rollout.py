@@ -84,8 +84,8 @@ def rollout_loss(
 ) -> RolloutLoss:
     """Forecast the states of a window from its first, and measure the error in the network's output units.
 
-    An error of the state is scaled by ``forecaster.error_scale``: with tendencies as the target, the loss of
-    one step is that of the normalised tendency, and that of later steps is in the same units.
+    An error of the state is scaled to ``loss.unit``, by default what the network puts out: with tendencies as the
+    target, the loss of one step is that of the normalised tendency, and that of later steps is in the same units.
 
     Parameters
     ----------
@@ -102,10 +102,14 @@ def rollout_loss(
     config = config or RolloutConfig()
     steps = window.shape[1] - 1
     n = forecaster.n_prognostic
-    scale = forecaster.error_scale
+    unit = loss.unit or forecaster.config.target
+    scale = forecaster.error_scale_in(unit)
     state = window[:, 0]
     gaps = forecaster.missing
     held = (gaps.held(state),) if gaps else ()
+    # What the fast pass measures is the network's own output: no missing cells, no other unit, no waves; and constraints
+    # act on the whole state, after it.
+    plain = not (forecaster.constraints or gaps or loss.spectral) and unit == forecaster.config.target
     total, per_channel = None, []
     recompute = config.checkpoint_steps and torch.is_grad_enabled() and steps > 1
     for step, weight in enumerate(config.weights(steps)):
@@ -116,8 +120,7 @@ def rollout_loss(
             if fast:
                 # The fast pass keeps its images out of autograd's sight, and forgets them itself.
                 forecaster.network.checkpoint_whole = recompute
-            # Constraints act on the whole state, after what the fast pass measures; and it knows no missing cells.
-            if fast and not (forecaster.constraints or gaps):
+            if fast and plain:
                 errors, prognostic = advance_and_measure(
                     forecaster, loss, state, target, more=step + 1 < steps
                 )

@@ -21,8 +21,8 @@ from weathermill.training.budget import make_budget
 from weathermill.training.checkpoint import CheckpointManager
 from weathermill.training.config import TrainConfig, check_identity, identity
 from weathermill.training.feed import Epoch, Feed, make_feed
-from weathermill.training.losses import AreaWeightedLoss
 from weathermill.training.meter import StarvationMeter
+from weathermill.training.objective import log_weights, make_loss
 from weathermill.training.optimiser import OptimiserConfig
 from weathermill.training.progress import ProgressCallback
 from weathermill.training.schedule import make_schedule
@@ -56,11 +56,11 @@ class Trainer:
         self.forecaster = Forecaster.from_store(store, model_config)
         self.noise = torch.Generator(device)
         self.noise.manual_seed(int(generator(config.seed, "noise").integers(2**62)))
-        loss = AreaWeightedLoss(config.loss, store.area_weights, config.channel_weights)
+        loss = make_loss(config, store)
         step = replace(config.step, deterministic=config.step.deterministic or config.deterministic)
         if config.checkpointing is not None:
             step = replace(step, checkpointing=config.checkpointing is True)
-        self.budget = make_budget(self.forecaster, store, config, step, device)
+        self.budget = make_budget(self.forecaster, store, config, step, device, loss)
         self.step = TrainingStep(
             self.forecaster,
             loss,
@@ -135,8 +135,10 @@ class Trainer:
 
     def start(self, resume: bool) -> None:
         """Take over the newest intact checkpoint, or prepare for a fresh training."""
-        if self.budget is not None and not resume:
-            self.budget.log(self.tracker)
+        if not resume:
+            log_weights(self.step.loss, self.forecaster, self.tracker)
+            if self.budget is not None:
+                self.budget.log(self.tracker)
         # A crash may have come after metrics were sent and before the first checkpoint.
         self.log = MetricLog(self.tracker, resumed=resume)
         if self.checkpoints is None:

@@ -8,6 +8,7 @@ from weathermill.training.config import TrainConfig
 from weathermill.training.rollout import RolloutConfig
 from weathermill.training.schedule import ScheduleConfig
 from weathermill.training.step import StepConfig
+from weathermill.training.weighting import LossWeights
 
 
 def model_config(parameters: ModelParameters) -> ModelConfig:
@@ -20,6 +21,7 @@ def train_config(parameters: TrainParameters, seed: int) -> TrainConfig:
     values = parameters.model_dump(exclude={"device", "resume", "keep_checkpoints", "warmup_fraction"})
     values["schedule"] = ScheduleConfig(parameters.schedule, warmup_fraction=parameters.warmup_fraction)
     values["rollout_loss"] = RolloutConfig(**values["rollout_loss"])
+    values["loss_weights"] = LossWeights(**values["loss_weights"])
     values["checkpointing"] = values["step"].pop("checkpointing")
     values["step"] = StepConfig(**values["step"], deterministic=parameters.deterministic)
     return TrainConfig(seed=seed, **values)

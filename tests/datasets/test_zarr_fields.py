@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import cftime
 import dask.array as da
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 import xarray as xr
 
 from weathermill.datasets import ZarrArrayDataset, ZarrFieldsDataset
+from weathermill.datasets.local import plain_error
 from weathermill.datasets.zarr_fields import time_layout
-from weathermill.errors import StoreError
+from weathermill.errors import ParameterError, StoreError
 
 
 def make_fields(steps=10, times=None):
@@ -64,6 +67,33 @@ def test_chunks_align_with_shards(tmp_path):
     chunk, shard = time_layout(make_fields(), chunk_bytes=800, shard_bytes=2200)
     assert (chunk, shard) == (2, 4)
     assert store.load()["temperature"].chunks[0] == (4, 4, 2)
+
+
+@pytest.mark.parametrize("name", ["none", "zstd-3", "blosc-lz4-5-shuffle", "blosc-zstd-3-bitshuffle"])
+def test_compression_is_lossless_and_by_name(tmp_path, name):
+    fields = make_fields()
+    store = dataset(tmp_path / "fields.zarr", compression=name)
+    store.save(fields)
+    np.testing.assert_array_equal(store.load()["temperature"], fields["temperature"])
+    codecs = json.loads((tmp_path / "fields.zarr" / "temperature" / "zarr.json").read_text())["codecs"]
+    inner = [codec["name"] for codec in codecs[0]["configuration"]["codecs"]]
+    assert inner == ["bytes", *([] if name == "none" else [name.split("-")[0]])]
+
+
+def test_an_unknown_compression_is_refused(tmp_path):
+    with pytest.raises(Exception) as caught:
+        dataset(tmp_path / "fields.zarr", compression="gzip").save(make_fields())
+    error = plain_error(caught.value)
+    assert isinstance(error, ParameterError) and "gzip" in error.what and "catalog" in error.remedy
+
+
+def test_plain_xarray_opens_it_without_a_warning(tmp_path, recwarn):
+    fields = make_fields()
+    dataset(tmp_path / "fields.zarr").save(fields)
+    plain = xr.open_zarr(tmp_path / "fields.zarr")
+    assert set(plain.variables) == set(fields.variables)
+    xr.testing.assert_equal(plain.compute(), fields)
+    assert not [w for w in recwarn if "onsolidated" in str(w.message) or "not recognized" in str(w.message)]
 
 
 def test_other_calendars_stay(tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import dask
 import xarray as xr
 
 from weathermill.datasets.local import LocalDataset, staged
@@ -40,8 +41,9 @@ def write_netcdf(data: xr.Dataset, path: Path, encoding: Mapping[str, Any] | Non
         If the disk is full, or the file cannot be written.
     """
     if data.nbytes <= _IN_MEMORY:
-        # Versions of xarray before 2025.9 cannot.
-        with contextlib.suppress(ValueError):
+        data = data.compute()
+        # Versions of xarray before 2025.9 cannot. Threads: with a cluster, xarray would look for a lock of its own there.
+        with contextlib.suppress(ValueError), dask.config.set(scheduler="threads"):
             path.write_bytes(data.to_netcdf(None, engine="h5netcdf", encoding=encoding))
             return
     if data.nbytes > shutil.disk_usage(path.parent).free:

@@ -10,6 +10,7 @@ import dask
 import numpy as np
 import xarray as xr
 
+from weathermill.datasets.compression import DEFAULT, compressors
 from weathermill.datasets.local import LocalDataset
 from weathermill.datasets.sharded import ShardedWriter
 from weathermill.datasets.shards import Layout, read_notes
@@ -89,7 +90,8 @@ class ZarrFieldsDataset(LocalDataset):
     killed saving goes on where it was, and steps that the old store has from the same sources are kept.
 
     ``load_args`` may hold ``made_by`` (the pipeline to name when the store is missing). ``save_args`` may hold
-    ``chunk_bytes`` and ``shard_bytes``, and ``label`` for the progress line.
+    ``chunk_bytes`` and ``shard_bytes``, ``compression`` (see `weathermill.datasets.compression`), and ``label`` for the
+    progress line.
     """
 
     _afresh = False
@@ -117,6 +119,7 @@ class ZarrFieldsDataset(LocalDataset):
             data, layout.get("shard_bytes", SHARD_BYTES), dask.config.get("weathermill.memory-bytes", None)
         )
         chunk, shard = time_layout(data, **layout)
+        codecs = compressors(self._save_args.get("compression", DEFAULT))
         trace = data.encoding.get(TRACE)
         data = _with_plain_strings(data.drop_encoding())
         data.attrs["weathermill_shard_steps"] = shard
@@ -128,6 +131,7 @@ class ZarrFieldsDataset(LocalDataset):
                 encoding[name] = {
                     "chunks": tuple(chunk if i == axis else n for i, n in enumerate(sizes)),
                     "shards": tuple(shard if i == axis else n for i, n in enumerate(sizes)),
+                    "compressors": codecs,
                 }
         if "time" in data.coords:
             encoding["time"] = _time_encoding(data)

@@ -66,3 +66,12 @@ def test_what_is_too_large_for_memory_is_written_all_the_same(tmp_path, monkeypa
     dataset = NetCDFDataset(filepath=str(tmp_path / "a.nc"))
     dataset.save(xr.Dataset({"a": ("x", np.arange(3.0))}))
     np.testing.assert_array_equal(dataset.load()["a"], np.arange(3.0))
+
+
+def test_a_cluster_does_not_come_between(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    data = xr.Dataset({"a": ("x", np.arange(3.0))}).chunk(x=2)
+    with distributed.Client(n_workers=1, processes=False, dashboard_address=None):
+        dataset = NetCDFDataset(filepath=str(tmp_path / "a.nc"))
+        dataset.save(data)
+        np.testing.assert_array_equal(dataset.load()["a"], np.arange(3.0))

@@ -12,7 +12,7 @@ import xarray as xr
 
 from weathermill.datasets import ZarrArrayDataset, ZarrFieldsDataset
 from weathermill.datasets.local import plain_error
-from weathermill.datasets.zarr_fields import time_layout
+from weathermill.datasets.zarr_fields import aligned, time_layout
 from weathermill.errors import ParameterError, StoreError
 
 
@@ -94,6 +94,40 @@ def test_plain_xarray_opens_it_without_a_warning(tmp_path, recwarn):
     assert set(plain.variables) == set(fields.variables)
     xr.testing.assert_equal(plain.compute(), fields)
     assert not [w for w in recwarn if "onsolidated" in str(w.message) or "not recognized" in str(w.message)]
+
+
+@pytest.mark.parametrize(
+    ("block", "before", "after"),
+    [
+        (4, (2, 6), (2, 4)),
+        (4, (3, 9), (2, 8)),
+        (12, (2, 5), (2, 4)),
+        (13, (2, 6), (2, 6)),
+        (7, (3, 21), (3, 21)),
+        (1, (4, 8), (4, 8)),
+    ],
+)
+def test_shards_are_whole_blocks_or_whole_parts_of_blocks(block, before, after):
+    assert aligned(make_fields(60).chunk(time=block), *before) == after
+    chunk, shard = after
+    assert shard % chunk == 0 and (shard % block == 0 or block % shard == 0 or after == before)
+
+
+def test_no_block_is_computed_twice(tmp_path):
+    computed = []
+
+    def note(block, block_info=None):
+        if block_info:
+            computed.append(block_info[0]["chunk-location"][0])
+        return block
+
+    fields = make_fields(24).chunk(time=2)[["temperature"]]
+    noted = fields["temperature"].copy(data=da.map_blocks(note, fields["temperature"].data, dtype=np.float32))
+    # Seven steps would make a shard.
+    store = dataset(tmp_path / "fields.zarr", chunk_bytes=400, shard_bytes=3 * 4 * 8 * 4 * 7)
+    store.save(fields.assign(temperature=noted))
+    assert sorted(computed) == list(range(12))
+    xr.testing.assert_equal(store.load().compute(), fields.compute())
 
 
 def test_other_calendars_stay(tmp_path):

@@ -51,6 +51,40 @@ def time_layout(
     return chunk, min(shard, math.ceil(steps / chunk) * chunk)
 
 
+def aligned(fields: xr.Dataset, chunk: int, shard: int) -> tuple[int, int]:
+    """Fit chunks and shards to the blocks in which the fields are computed, so that none is computed twice.
+
+    Parameters
+    ----------
+    fields
+        What will be stored; Dask's blocks in time count where they have equal lengths.
+    chunk, shard
+        From `time_layout`.
+
+    Returns
+    -------
+    tuple of int
+        No larger than before. A shard is a whole number of blocks, or, where it is shorter than a block, a block is a
+        whole number of shards; as they were where that would make shards less than half as long.
+    """
+    lengths = {
+        max(v.chunks[v.dims.index("time")])
+        for v in fields.data_vars.values()
+        if v.chunks is not None and "time" in v.dims
+    }
+    if len(lengths) != 1 or fields.sizes["time"] <= min(*lengths, shard):
+        return chunk, shard
+    (block,) = lengths
+    if block > shard:
+        fitting = max(d for d in range(1, shard + 1) if block % d == 0)
+        if fitting < shard / 2:
+            return chunk, shard
+        shard = fitting
+    else:
+        shard = shard // block * block
+    return max(d for d in range(1, min(chunk, shard) + 1) if shard % d == 0), shard
+
+
 def memory_bounded(fields: xr.Dataset, shard_bytes: int, budget: int | None) -> int:
     """Bound what a shard of all variables may hold by the memory that a stage may take.
 
@@ -118,7 +152,7 @@ class ZarrFieldsDataset(LocalDataset):
         layout["shard_bytes"] = memory_bounded(
             data, layout.get("shard_bytes", SHARD_BYTES), dask.config.get("weathermill.memory-bytes", None)
         )
-        chunk, shard = time_layout(data, **layout)
+        chunk, shard = aligned(data, *time_layout(data, **layout))
         codecs = compressors(self._save_args.get("compression", DEFAULT))
         trace = data.encoding.get(TRACE)
         data = _with_plain_strings(data.drop_encoding())

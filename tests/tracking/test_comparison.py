@@ -17,7 +17,7 @@ from weathermill.verification.scores import ScoreAccumulator
 CHANNELS, LEADS, SHAPE = ("geopotential_500", "2m_temperature"), (6, 24), (6, 8)
 
 
-def make_scores(noise, *, n_init=24, start="2001-01-01", shape=SHAPE, seed=0):
+def make_scores(noise, *, n_init=24, start="2001-01-01", shape=SHAPE, seed=0, freq="6h"):
     """Forecasts whose error has a standard deviation of ``noise``."""
     height, width = shape
     latitude, longitude = 90 - 180 / height * (np.arange(height) + 0.5), np.arange(width) * 360.0 / width
@@ -38,7 +38,7 @@ def make_scores(noise, *, n_init=24, start="2001-01-01", shape=SHAPE, seed=0):
     size = (n_init, len(LEADS), len(CHANNELS), *shape)
     truth = np.random.default_rng(7).normal(size=size).astype(np.float32)
     error = noise * np.random.default_rng(seed).normal(size=size).astype(np.float32)
-    times = pd.date_range(start, periods=n_init, freq="6h").to_numpy()
+    times = pd.date_range(start, periods=n_init, freq=freq).to_numpy()
     accumulator.update(truth + error, truth, np.zeros_like(truth), times)
     return accumulator.result()
 
@@ -101,6 +101,31 @@ def test_the_change_is_from_the_first_run_to_the_second(log_run, tmp_path):
     assert len(table) == comparison.dataset["rmse_change"].size
     # Its own copy of scores does not hide the run's.
     assert compare_runs(worse, better, n_resamples=100).dataset.sizes["channel"] == 2
+
+
+def test_seasons_are_compared_where_there_are_several(log_run, tmp_path):
+    year = {"n_init": 30, "freq": "6D", "start": "2001-01-05"}
+    worse, better = log_run("a", make_scores(0.8, **year)), log_run("b", make_scores(0.4, seed=1, **year))
+    comparison = compare_runs(worse, better, n_resamples=200)
+    assert comparison.dataset["season"].values.tolist() == ["DJF", "MAM", "JJA"]
+    assert (
+        "JJA (5 initial times): mean RMSE change -49.1 %, significantly better in 0" in comparison.summary()
+    )
+    page = comparison.page()
+    assert page.count("data:image/png") == 4 + 3 * 4
+    for words in ("<h2>By season</h2>", "<h3>DJF, 9 to 10 initial times</h3>", "Scorecards of JJA"):
+        assert words in page, words
+    written = {path.name for path in comparison.write(tmp_path / "out")}
+    assert {"scorecard_tropics_MAM.png", "scorecard_global.png", "comparison.nc"} <= written
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    assert len(table) == 4 * comparison.dataset["rmse_change"].size
+    assert table["season"].unique().tolist() == ["all", "DJF", "MAM", "JJA"]
+    with xr.open_dataset(tmp_path / "out" / "comparison.nc") as stored:
+        assert stored["season_rmse_change"].sizes["season"] == 3
+    assert (
+        "All forecasts verify in DJF"
+        in compare_runs(log_run("c", make_scores(0.8)), log_run("d", make_scores(0.4))).page()
+    )
 
 
 def test_equal_runs_do_not_differ(log_run):

@@ -18,8 +18,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from weathermill.errors import ParameterError, VerificationError
-from weathermill.verification.comparison_page import comparison_frame, render_comparison
+from weathermill.verification.comparison_page import comparison_frame, drawable_regions, render_comparison
 from weathermill.verification.scorecards import comparison_scorecard
+from weathermill.verification.seasons import compare_seasons, seasons_within, with_seasons
 from weathermill.verification.significance import compare
 from weathermill.verification.style import save_figure
 from weathermill.verification.summary import comparison_summary
@@ -39,7 +40,8 @@ class RunComparison:
     Parameters
     ----------
     dataset
-        From ``weathermill.verification.significance.compare``: the change from ``before`` to ``after``.
+        From ``weathermill.verification.significance.compare``: the change from ``before`` to ``after``; with that by
+        season, where there are several.
     before, after
         The runs.
     notes
@@ -78,12 +80,18 @@ class RunComparison:
         )
 
     def figures(self) -> dict[str, Figure]:
-        """A scorecard for each region."""
-        return {
+        """A scorecard for each region, and for each region and season."""
+        drawn = {
             f"scorecard_{region}": comparison_scorecard(self.dataset, region=region, names=self.names)
-            for region in self.dataset["region"].values.tolist()
-            if bool(self.dataset["rmse_change"].sel(region=region).notnull().any())
+            for region in drawable_regions(self.dataset)
         }
+        if (seasons := seasons_within(self.dataset)) is not None:
+            for season in seasons["season"].values.tolist():
+                for region in drawable_regions(seasons, season):
+                    drawn[f"scorecard_{region}_{season}"] = comparison_scorecard(
+                        seasons, region=region, season=season, names=self.names
+                    )
+        return drawn
 
     def write(self, folder: Path) -> list[Path]:
         """Write the scorecards (PNG), the page (HTML), the table (CSV) and the numbers (NetCDF) to a folder."""
@@ -222,15 +230,14 @@ def compare_runs(
         raise VerificationError(f"{before!r} and {after!r} are one and the same run, {_name(runs[0])}")
     scores = [load_scores(run) for run in runs]
     notes = _require_comparable(runs, scores, source)
-    dataset = compare(
-        scores[1],
-        scores[0],
-        source=source,
-        baseline_source=source,
-        level=level,
-        n_resamples=n_resamples,
-        seed=seed,
-    )
+    how = {
+        "source": source,
+        "baseline_source": source,
+        "level": level,
+        "n_resamples": n_resamples,
+        "seed": seed,
+    }
+    dataset = with_seasons(compare(scores[1], scores[0], **how), compare_seasons(scores[1], scores[0], **how))
     for key in ("simulated", "grid"):
         if key in scores[1].attrs:
             dataset.attrs[key] = scores[1].attrs[key]

@@ -14,28 +14,41 @@ import xarray as xr
 from weathermill.verification.labels import counted, long_name, region_label
 from weathermill.verification.metrics import headline_channels
 from weathermill.verification.scorecards import comparison_scorecard
+from weathermill.verification.seasons import seasons_within
+from weathermill.verification.significance import CHANGES
 from weathermill.verification.style import figure_data_uri
 from weathermill.verification.summary import SUMMARY_LEADS
 
+#: Regions with scorecards by season on the page; the table has all.
+MOST_REGIONS = 8
+
 
 def comparison_frame(comparison: xr.Dataset) -> pd.DataFrame:
-    """Flatten a comparison: a row per channel, region and lead time.
+    """Flatten a comparison: a row per season ("all" first), channel, region and lead time.
 
     Parameters
     ----------
     comparison
-        From `weathermill.verification.significance.compare`.
+        From `weathermill.verification.significance.compare`, with or without seasons.
     """
-    names = [name for name, variable in comparison.data_vars.items() if variable.ndim == 3]
-    frame = comparison[names].drop_vars("units", errors="ignore").to_dataframe().reset_index()
-    return frame.rename(columns={"lead_time": "lead_time_h"})
+    names = [*CHANGES, "significant"]
+    frames = [comparison[names].drop_vars(["units", "season"], errors="ignore").to_dataframe().reset_index()]
+    frames[0].insert(0, "season", "all")
+    if (seasons := seasons_within(comparison)) is not None:
+        table = seasons[names].drop_vars("units", errors="ignore")
+        frames.append(
+            table.to_dataframe(dim_order=["season", "channel", "region", "lead_time"]).reset_index()
+        )
+    return pd.concat(frames, ignore_index=True).rename(columns={"lead_time": "lead_time_h"})
 
 
-def verdicts(comparison: xr.Dataset) -> list[dict[str, Any]]:
+def verdicts(comparison: xr.Dataset, season: str | None = None) -> list[dict[str, Any]]:
     """Count, by region, the channels and lead times with a significantly lower or higher RMSE."""
     rows = []
     for region in comparison["region"].to_numpy().tolist():
-        here = comparison.sel(region=region)
+        here = (
+            comparison.sel(region=region) if season is None else comparison.sel(region=region, season=season)
+        )
         significant = here["significant"].astype(bool)
         rows.append(
             {
@@ -111,17 +124,53 @@ def render_comparison(
             for channel in channels
         ],
         first_region=region_label(regions[0]),
+        seasons=_seasons(comparison, names),
+        only_season=str(comparison.attrs.get("seasons", "")),
         figures=[
             {
                 "caption": region_label(region),
                 "uri": figure_data_uri(comparison_scorecard(comparison, region=region, names=names)),
             }
-            for region in regions
-            if bool(np.isfinite(comparison["rmse_change"].sel(region=region)).any())
+            for region in drawable_regions(comparison)
         ],
         differences=differences,
         notes=notes,
     )
+
+
+def _seasons(comparison: xr.Dataset, names: tuple[str, str]) -> list[dict[str, Any]]:
+    """What the page shows of each season: how many initial times, verdicts and scorecards of the regions."""
+    seasons = seasons_within(comparison)
+    if seasons is None:
+        return []
+    shown = []
+    for season in seasons["season"].to_numpy().tolist():
+        counts = seasons["n_init"].sel(season=season)
+        least, most = int(counts.min()), int(counts.max())
+        figures = [
+            {
+                "caption": f"{region_label(region)}, {season}",
+                "uri": figure_data_uri(
+                    comparison_scorecard(seasons, region=region, season=season, names=names), dpi=100
+                ),
+            }
+            for region in drawable_regions(seasons, season)[:MOST_REGIONS]
+        ]
+        inits = counted(most if least == most else f"{least} to {most}", "initial time")
+        shown.append(
+            {"name": season, "inits": inits, "verdicts": verdicts(seasons, season), "figures": figures}
+        )
+    return shown
+
+
+def drawable_regions(comparison: xr.Dataset, season: str | None = None) -> list[str]:
+    """Name the regions of which there is something to draw."""
+    change = comparison["rmse_change"] if season is None else comparison["rmse_change"].sel(season=season)
+    return [
+        region
+        for region in change["region"].to_numpy().tolist()
+        if np.isfinite(change.sel(region=region)).any()
+    ]
 
 
 def _cell(at: xr.Dataset) -> dict[str, str]:

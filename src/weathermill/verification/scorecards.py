@@ -80,6 +80,7 @@ def comparison_scorecard(
     comparison: xr.Dataset,
     *,
     region: str = "global",
+    season: str | None = None,
     names: tuple[str, str] = ("this run", "the other"),
     title: str | None = None,
 ) -> Figure:
@@ -88,20 +89,26 @@ def comparison_scorecard(
     Parameters
     ----------
     comparison
-        From `weathermill.verification.significance.compare`.
+        From `weathermill.verification.significance.compare`, or from `weathermill.verification.seasons.compare_seasons`.
     region
         Which region.
+    season
+        Which season, of a comparison by season.
     names
         Of the run judged and of the one it is compared with.
     title
         Title of the figure.
     """
     here = comparison.sel(region=region)
+    count, when = str(comparison.attrs.get("n_init_times", "?")), ""
+    if season is not None:
+        here = here.sel(season=season)
+        counts = sorted({int(here["n_init"].min()), int(here["n_init"].max())})
+        count, when = " to ".join(map(str, counts)), f", {season}"
     rate = 1 - float(comparison.attrs.get("level", 0.95))
     title = title or (
-        f"RMSE of {names[0]} relative to {names[1]}, {region_label(region)}\n"
-        f"{comparison.attrs.get('n_init_times', '?')} initial times; pale: not significant at a false discovery"
-        f" rate of {rate:.2g}"
+        f"RMSE of {names[0]} relative to {names[1]}, {region_label(region)}{when}\n"
+        f"{count} initial times; pale: not significant at a false discovery rate of {rate:.2g}"
     )
     return heat_map(
         here["rmse_change"], label="RMSE difference (%)", title=title, significant=here["significant"]

@@ -17,9 +17,21 @@ import xarray as xr
 
 from weathermill.errors import VerificationError
 from weathermill.verification import times as clock
+from weathermill.verification.hypotheses import diebold_mariano, false_discovery
 
 #: Decorrelation of synoptic weather, added to the lead time for the default length of blocks (hours).
 SYNOPTIC_HOURS = 48.0
+#: What is told of each channel, region and lead time of a comparison.
+CHANGES = (
+    "rmse_change",
+    "rmse_change_lower",
+    "rmse_change_upper",
+    "acc_change",
+    "acc_change_lower",
+    "acc_change_upper",
+    "p_value",
+    "p_value_dm",
+)
 #: With fewer blocks than this an interval is a guess; results say so.
 FEW_BLOCKS = 5
 
@@ -135,7 +147,7 @@ def confidence_intervals(
     for position, lead in enumerate(leads):
         if n_init < 3:
             continue
-        weights = bootstrap_weights(n_init, int(blocks[position]), n_resamples, _generator(seed, lead))
+        weights = bootstrap_weights(n_init, int(blocks[position]), n_resamples, generator_for(seed, lead))
         for name, source in (("rmse", "mse_by_init"), ("bias", "bias_by_init"), ("acc", "acc_by_init")):
             data = scores[source].isel(lead_time=position).transpose("init_time", *dims[:3]).to_numpy()
             means = _resampled_means(weights, data)
@@ -195,47 +207,23 @@ def compare(
     VerificationError
         If the runs have fewer than three initial times, or no channel, region or lead time, in common.
     """
-    for each in (scores, baseline):
-        _require_by_init(each)
-    ours, theirs = _common(scores.sel(source=source), baseline.sel(source=baseline_source))
+    ours, theirs = common_scores(scores, baseline, source, baseline_source)
     n_init, leads = ours.sizes["init_time"], ours["lead_time"].to_numpy()
     spacing = clock.spacing_hours(ours["init_time"].to_numpy())
     dims = ("channel", "region", "lead_time")
-    shape = [ours.sizes[dim] for dim in dims]
-    names = ("rmse_change", "rmse_change_lower", "rmse_change_upper", "acc_change", "acc_change_lower")
-    out = {name: np.full(shape, np.nan) for name in (*names, "acc_change_upper", "p_value", "p_value_dm")}
+    out = {name: np.full([ours.sizes[dim] for dim in dims], np.nan) for name in CHANGES}
     blocks = np.array([block or block_length(n_init, spacing, float(lead)) for lead in leads])
-    tail = 100 * (1 - level) / 2
     for position, lead in enumerate(leads):
-        weights = bootstrap_weights(n_init, int(blocks[position]), n_resamples, _generator(seed, lead))
-        pair = [
-            [
-                each[name]
-                .isel(lead_time=position)
-                .transpose("init_time", *dims[:2])
-                .to_numpy()
-                .astype(np.float64)
-                for each in (ours, theirs)
-            ]
-            for name in ("mse_by_init", "acc_by_init")
-        ]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.sqrt(pair[0][0].mean(0) / pair[0][1].mean(0))
-            ratios = np.sqrt(_resampled_means(weights, pair[0][0]) / _resampled_means(weights, pair[0][1]))
-        out["rmse_change"][..., position] = 100 * (ratio - 1)
-        lower, upper = np.percentile(100 * (ratios - 1), [tail, 100 - tail], axis=0)
-        out["rmse_change_lower"][..., position], out["rmse_change_upper"][..., position] = lower, upper
-        difference = pair[1][0] - pair[1][1]
-        out["acc_change"][..., position] = difference.mean(0)
-        lower, upper = np.percentile(_resampled_means(weights, difference), [tail, 100 - tail], axis=0)
-        out["acc_change_lower"][..., position], out["acc_change_upper"][..., position] = lower, upper
-        # One resample is added to either side, so that no finite number of resamples yields a p-value of
-        # zero.
-        below = (1 + (ratios <= 1).sum(0)) / (n_resamples + 1)
-        above = (1 + (ratios >= 1).sum(0)) / (n_resamples + 1)
-        p_value = np.minimum(1.0, 2 * np.minimum(below, above))
-        out["p_value"][..., position] = np.where(np.isfinite(ratio), p_value, np.nan)
-        out["p_value_dm"][..., position] = diebold_mariano(pair[0][0] - pair[0][1], int(blocks[position]))
+        changes = paired_changes(
+            ours.isel(lead_time=position),
+            theirs.isel(lead_time=position),
+            block=int(blocks[position]),
+            n_resamples=n_resamples,
+            level=level,
+            generator=generator_for(seed, lead),
+        )
+        for name, values in changes.items():
+            out[name][..., position] = values
     result = xr.Dataset({name: (dims, value) for name, value in out.items()})
     result["significant"] = (dims, false_discovery(out["p_value"], 1 - level))
     result["block"] = ("lead_time", blocks)
@@ -252,64 +240,57 @@ def compare(
     return result
 
 
-def diebold_mariano(difference: np.ndarray, horizon: int) -> np.ndarray:
-    """Test whether the mean of an autocorrelated loss difference is zero.
-
-    Diebold and Mariano (1995) with the Bartlett-weighted (Newey-West) variance over ``horizon`` - 1 lags, the
-    small sample correction of Harvey, Leybourne and Newbold (1997) and Student's t.
+def paired_changes(
+    ours: xr.Dataset,
+    theirs: xr.Dataset,
+    *,
+    block: int,
+    n_resamples: int,
+    level: float,
+    generator: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Test the differences of two runs at one lead time.
 
     Parameters
     ----------
-    difference
-        (init, ...) difference of losses, ordered in time.
-    horizon
-        Steps over which errors are correlated, at least 1.
+    ours, theirs
+        ``mse_by_init`` and ``acc_by_init`` (channel, region, init_time), of the same initial times in their order.
+    block, n_resamples, generator
+        Of the bootstrap.
+    level
+        Of the intervals.
 
     Returns
     -------
-    numpy.ndarray
-        Two-sided p-values (...); NaN where the difference has no variance.
+    dict
+        The arrays (channel, region) that `compare` explains, under the names of `CHANGES`.
     """
-    from scipy.stats import t as student
-
-    difference = np.asarray(difference, dtype=np.float64)
-    n = difference.shape[0]
-    horizon = int(np.clip(horizon, 1, max(1, n // 2)))
-    centred = difference - difference.mean(0)
-    variance = (centred**2).mean(0)
-    for lag in range(1, horizon):
-        variance = variance + 2 * (1 - lag / horizon) * (centred[lag:] * centred[:-lag]).sum(0) / n
-    correction = (n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n
+    order = ("init_time", "channel", "region")
+    mse, acc = (
+        [each[name].transpose(*order).to_numpy().astype(np.float64) for each in (ours, theirs)]
+        for name in ("mse_by_init", "acc_by_init")
+    )
+    weights = bootstrap_weights(len(mse[0]), block, n_resamples, generator)
+    tails = [50 * (1 - level), 100 - 50 * (1 - level)]
     with np.errstate(divide="ignore", invalid="ignore"):
-        statistic = difference.mean(0) / np.sqrt(variance / n) * math.sqrt(max(correction, 0.0))
-        p_value = 2 * student.sf(np.abs(statistic), n - 1)
-    return np.where(variance > 0, p_value, np.nan)
-
-
-def false_discovery(p_values: np.ndarray, rate: float) -> np.ndarray:
-    """Decide which of many tests are significant at a false discovery rate (Benjamini and Hochberg 1995).
-
-    Parameters
-    ----------
-    p_values
-        Any shape; NaN are no tests.
-    rate
-        Expected share of false ones among those declared significant.
-
-    Returns
-    -------
-    numpy.ndarray
-        Boolean, of the same shape.
-    """
-    flat = np.asarray(p_values, dtype=np.float64).ravel()
-    tested = np.flatnonzero(np.isfinite(flat))
-    result = np.zeros(flat.shape, dtype=bool)
-    if tested.size:
-        ordered = tested[np.argsort(flat[tested])]
-        passing = np.flatnonzero(flat[ordered] <= rate * np.arange(1, tested.size + 1) / tested.size)
-        if passing.size:
-            result[ordered[: passing[-1] + 1]] = True
-    return result.reshape(np.shape(p_values))
+        ratio = np.sqrt(mse[0].mean(0) / mse[1].mean(0))
+        ratios = np.sqrt(_resampled_means(weights, mse[0]) / _resampled_means(weights, mse[1]))
+    difference = acc[0] - acc[1]
+    # One resample is added to either side, so that no finite number of resamples yields a p-value of zero.
+    below = (1 + (ratios <= 1).sum(0)) / (n_resamples + 1)
+    above = (1 + (ratios >= 1).sum(0)) / (n_resamples + 1)
+    p_value = np.minimum(1.0, 2 * np.minimum(below, above))
+    rmse_bounds = np.percentile(100 * (ratios - 1), tails, axis=0)
+    acc_bounds = np.percentile(_resampled_means(weights, difference), tails, axis=0)
+    values = (
+        100 * (ratio - 1),
+        *rmse_bounds,
+        difference.mean(0),
+        *acc_bounds,
+        np.where(np.isfinite(ratio), p_value, np.nan),
+        diebold_mariano(mse[0] - mse[1], block),
+    )
+    return dict(zip(CHANGES, values, strict=True))
 
 
 def _resampled_means(weights: np.ndarray, data: np.ndarray) -> np.ndarray:
@@ -324,8 +305,20 @@ def _resampled_means(weights: np.ndarray, data: np.ndarray) -> np.ndarray:
     return means.reshape(len(weights), *data.shape[1:])
 
 
-def _common(ours: xr.Dataset, theirs: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    ours, theirs = ours.drop_vars("source", errors="ignore"), theirs.drop_vars("source", errors="ignore")
+def common_scores(
+    scores: xr.Dataset, baseline: xr.Dataset, source: str = "forecast", baseline_source: str = "forecast"
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Cut the scores of two runs to what both have: initial times, channels, regions and lead times.
+
+    Raises
+    ------
+    VerificationError
+        If there are no values by initial time, fewer than three initial times in common, or nothing of another kind.
+    """
+    for each in (scores, baseline):
+        _require_by_init(each)
+    ours = scores.sel(source=source).drop_vars("source", errors="ignore")
+    theirs = baseline.sel(source=baseline_source).drop_vars("source", errors="ignore")
     for dim in ("init_time", "channel", "region", "lead_time"):
         other = set(theirs[dim].to_numpy().tolist())
         shared: Sequence = [value for value in ours[dim].to_numpy() if _plain(value) in other]
@@ -355,5 +348,6 @@ def _require_by_init(scores: xr.Dataset) -> None:
         )
 
 
-def _generator(seed: int, lead: float) -> np.random.Generator:
+def generator_for(seed: int, lead: float) -> np.random.Generator:
+    """Return the source of random numbers of a lead time: resamples do not depend on which others there are."""
     return np.random.default_rng(np.random.SeedSequence([int(seed), 0xB00757A9, round(float(lead) * 60)]))

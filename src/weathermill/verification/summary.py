@@ -10,6 +10,7 @@ import xarray as xr
 from weathermill.verification.labels import channel_units, counted, number, region_label, short_name
 from weathermill.verification.metrics import headline_channels, rmse_ratio
 from weathermill.verification.scores import CLIMATOLOGY, FORECAST, PERSISTENCE
+from weathermill.verification.seasons import seasons_within
 
 SUMMARY_LEADS = (6.0, 24.0, 72.0, 120.0)
 
@@ -133,11 +134,32 @@ def comparison_summary(
         f"Of {significant.size} channels and lead times, {names[0]} is significantly better in {better} and worse in"
         f" {worse}."
     )
+    lines += _season_lines(comparison, region)
     if comparison.attrs.get("few_blocks"):
         lines.append(
             "The period holds few independent blocks at the longer lead times: read intervals with care."
         )
     return "\n".join(lines)
+
+
+def _season_lines(comparison: xr.Dataset, region: str) -> list[str]:
+    seasons = seasons_within(comparison)
+    if seasons is None:
+        return []
+    here, lines = seasons.sel(region=region), ["By season of the valid time:"]
+    for season in here["season"].to_numpy().tolist():
+        at = here.sel(season=season)
+        significant = at["significant"].astype(bool)
+        better = int((significant & (at["rmse_change"] < 0)).sum())
+        worse = int((significant & (at["rmse_change"] > 0)).sum())
+        mean = float(at["rmse_change"].mean(skipna=True))
+        told = f"mean RMSE change {mean:+.1f} %" if np.isfinite(mean) else "too few initial times"
+        counts = sorted({int(at["n_init"].min()), int(at["n_init"].max())})
+        lines.append(
+            f"  {season} ({' to '.join(map(str, counts))} initial times): {told}, significantly better in {better} and"
+            f" worse in {worse}."
+        )
+    return lines
 
 
 def crossing(scores: xr.Dataset, reference: str, *, region: str = "global") -> float | None:

@@ -86,14 +86,74 @@ def test_a_pinned_mean_is_that_of_the_training_period():
         np.testing.assert_allclose(global_mean(physical(model, model(state())))[:, 0], 250.0, rtol=1e-9)
 
 
+def test_a_budgeted_mean_changes_by_so_much_a_day():
+    model = forecaster(budget_mean={"temperature": -0.8})
+    x = state()
+    with torch.no_grad():
+        after = list(model.steps(x, 4, x[:, None, 4:].expand(-1, 3, -1, -1, -1)))[-1]
+    change = global_mean(physical(model, after))[:, 0] - global_mean(physical(model, x[:, :4]))[:, 0]
+    np.testing.assert_allclose(change, -0.8, rtol=1e-7)
+
+
+def dry_mass(model, prognostic):
+    """In Pa: surface pressure less the weight of the vapour between 500 and 850 hPa, by the trapezoidal rule."""
+    means = global_mean(physical(model, prognostic))
+    return means[:, 3] - np.trapezoid(means[:, 1:3], [50000.0, 85000.0], axis=1)
+
+
+def test_the_mass_of_dry_air_is_conserved_while_water_vapour_changes():
+    model = forecaster(conserve_dry_mass=True, non_negative=("specific_humidity",))
+    free = forecaster(conserve_mean=("surface_pressure",), non_negative=("specific_humidity",))
+    x = state()
+    for m, conserved in ((model, True), (free, False)):
+        with torch.no_grad():
+            after = list(m.steps(x, 5, x[:, None, 4:].expand(-1, 4, -1, -1, -1)))[-1]
+        error = np.abs(dry_mass(m, after) - dry_mass(m, x[:, :4]))
+        assert (error.max() < 1e-3) == conserved
+    assert model.constraints.corrections()["conserve_dry_mass/surface_pressure"] > 0
+    assert model.constraints.corrections()["conserve_dry_mass/specific_humidity_500"] == 0
+
+
+def test_the_zonal_filter_damps_short_waves_and_those_near_the_poles_first():
+    model = forecaster(zonal_filter=8)
+    longitude = np.deg2rad(np.arange(SHAPE[1]) * 22.5)
+    (layer,) = model.constraints.layers
+    for k in range(SHAPE[1] // 2 + 1):
+        wave = torch.tensor(np.cos(k * longitude)).expand(1, 4, *SHAPE)
+        filtered, _ = layer(wave, wave)
+        response = (filtered * wave).sum(-1) / (wave * wave).sum(-1)
+        circle = np.cos(np.deg2rad(LATITUDE))
+        expected = np.exp(-((k / (8 * np.maximum(circle, 1e-3))) ** 8))
+        np.testing.assert_allclose(response[0, 0], expected, atol=2e-7)
+    rolled, _ = layer(state()[:, :4], state()[:, :4].roll(5, -1))
+    plain, size = layer(state()[:, :4], state()[:, :4])
+    torch.testing.assert_close(rolled, plain.roll(5, -1))
+    torch.testing.assert_close(plain.mean(-1), state()[:, :4].mean(-1))
+    assert (size > 0).all()
+
+
+def test_constraints_that_contradict_each_other_or_lack_channels_are_refused():
+    with pytest.raises(ModelError, match="surface_pressure cannot obey conserve_mean and conserve_dry_mass"):
+        forecaster(conserve_mean=("surface_pressure",), conserve_dry_mass=True)
+    with pytest.raises(ModelError, match="temperature_500 cannot obey pin_mean and budget_mean"):
+        forecaster(pin_mean=("temperature",), budget_mean={"temperature_500": 0.0})
+    with pytest.raises(ModelError, match="zonal_filter"):
+        ModelConfig(zonal_filter=1)
+
+
 def test_constraints_are_trained_through_and_saved(tmp_path):
-    model = forecaster(conserve_mean=("surface_pressure",), non_negative=("specific_humidity_500",)).train()
+    model = forecaster(
+        conserve_dry_mass=True,
+        non_negative=("specific_humidity_500",),
+        budget_mean={"temperature": 0.1},
+        zonal_filter=4,
+    ).train()
     window = torch.stack([state(), state().roll(1, -1), state().roll(2, -1)], 1)
     terms = rollout_loss(model, AreaWeightedLoss("mse", _areas(LATITUDE)), window)
     terms.total.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
     loaded = Forecaster.load(model.float().save(tmp_path))
-    assert loaded.config == model.config and len(loaded.constraints.layers) == 2
+    assert loaded.config == model.config and len(loaded.constraints.layers) == 4
     assert not forecaster().constraints
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from weathermill.tensors.channels import ChannelTable
 
 
+#: Standard acceleration of free fall (ISO 80000-3), m s⁻².
+GRAVITY = 9.80665
+
+
 class Constraint(nn.Module):
     """A map of the next state that makes a law hold for some channels.
 
@@ -96,7 +100,7 @@ class ConserveMean(_Mean):
     """The global mean stays what it was before the step: of surface pressure, that is the mass of the air.
 
     Of mean sea-level pressure it is so to the extent that the reduction to sea level does not change; dry
-    mass is conserved with it as far as the mean of the water vapour is constant.
+    mass is conserved with it as far as the mean of the water vapour is constant: `ConserveDryMass` does without that.
     """
 
     def __init__(self, channels: Sequence[int], std: np.ndarray, areas: np.ndarray) -> None:
@@ -105,6 +109,61 @@ class ConserveMean(_Mean):
     def corrected(self, before: Tensor, after: Tensor) -> Tensor:
         """See `Constraint`."""
         return after + (self.mean(before) - self.mean(after))
+
+
+class BudgetMean(_Mean):
+    """The global mean changes by a given amount a step.
+
+    Parameters
+    ----------
+    channels, std, areas
+        As of the others.
+    change
+        (channels,) per step, in physical units.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], std: np.ndarray, areas: np.ndarray, change: np.ndarray
+    ) -> None:
+        super().__init__("budget_mean", channels, std, areas)
+        normalised = torch.tensor(change / std, dtype=torch.float32)[:, None, None]
+        self.register_buffer("change", normalised, persistent=False)
+
+    def corrected(self, before: Tensor, after: Tensor) -> Tensor:
+        """See `Constraint`."""
+        return after + (self.mean(before) + self.change.to(after.dtype) - self.mean(after))
+
+
+class ConserveDryMass(_Mean):
+    r"""The mass of dry air stays what it was before the step, by a shift of the pressure field.
+
+    It is the global mean of :math:`p_s - g W` over :math:`g`, where the weight of the water vapour
+    :math:`g W = \int q\,dp` is that of the column total or is summed up over the levels that there are (Trenberth
+    and Smith, 2005, doi:10.1175/JCLI-3299.1). Taking mean sea-level for surface pressure neglects the mountains.
+
+    Parameters
+    ----------
+    channels
+        That of pressure first, then those of water vapour.
+    weights
+        (channels - 1,) Pa that one physical unit of each channel of water vapour weighs.
+    std, areas
+        As of the others.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], weights: np.ndarray, std: np.ndarray, areas: np.ndarray
+    ) -> None:
+        super().__init__("conserve_dry_mass", channels, std, areas)
+        # What a normalised unit of each channel of water vapour weighs, in normalised units of pressure.
+        vapour = torch.tensor(weights * std[1:] / std[0], dtype=torch.float32)[:, None, None]
+        self.register_buffer("vapour", vapour, persistent=False)
+
+    def corrected(self, before: Tensor, after: Tensor) -> Tensor:
+        """See `Constraint`."""
+        gained = self.mean(after - before)
+        excess = gained[:, :1] - (gained[:, 1:] * self.vapour.to(after.dtype)).sum(dim=1, keepdim=True)
+        return torch.cat([after[:, :1] - excess, after[:, 1:]], dim=1)
 
 
 class PinMean(_Mean):
@@ -118,8 +177,46 @@ class PinMean(_Mean):
         return after - self.mean(after)
 
 
+class ZonalFilter(Constraint):
+    r"""Damps waves that are short on the ground, along each circle of latitude: a spectral hyperdiffusion.
+
+    A wave of zonal wavenumber :math:`k` at latitude :math:`\varphi` is damped by
+    :math:`\exp(-(k / (K \cos\varphi))^p)`, where :math:`K` is the largest wavenumber of the grid, so that the shortest
+    wave of the equator loses a factor of :math:`e` a step and the short waves of converging meridians go first (exponential
+    filters and polar filters: Jablonowski and Williamson, 2011, doi:10.1007/978-3-642-11640-7_13). Zonal means stay.
+
+    Parameters
+    ----------
+    channels, unit
+        As of the others.
+    latitude
+        Degrees.
+    longitudes
+        Their number.
+    order
+        The exponent :math:`p`; the larger, the sharper.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], unit: np.ndarray, latitude: np.ndarray, longitudes: int, order: int
+    ) -> None:
+        super().__init__("zonal_filter", channels, unit)
+        k = np.arange(longitudes // 2 + 1) / (longitudes // 2)
+        # Near a pole point the filter leaves the zonal mean alone.
+        circles = np.maximum(np.cos(np.deg2rad(np.asarray(latitude, dtype=np.float64))), 1e-3)
+        with np.errstate(over="ignore"):
+            response = np.exp(-((k[None, :] / circles[:, None]) ** order))
+        self.register_buffer("response", torch.tensor(response, dtype=torch.float32), persistent=False)
+        self.longitudes = longitudes
+
+    def corrected(self, before: Tensor, after: Tensor) -> Tensor:
+        """See `Constraint`."""
+        waves = torch.fft.rfft(after, dim=-1) * self.response.to(after.dtype)
+        return torch.fft.irfft(waves, n=self.longitudes, dim=-1)
+
+
 class Constraints(nn.Module):
-    """Constraints one after the other, means first, signs last; falsy when there are none.
+    """Constraints one after the other: scales, means, signs, and the mass of dry air; falsy when there are none.
 
     Parameters
     ----------
@@ -163,19 +260,41 @@ def make_constraints(forecaster: Forecaster) -> Constraints:
     Raises
     ------
     ModelError
-        When a name is that of no prognostic variable or channel, or a global mean is asked of one that may be missing.
+        When a name is that of no prognostic variable or channel, a global mean is asked of one that may be missing or
+        asked twice, or what the mass of dry air is made of is not predicted.
     """
     config, table = forecaster.config, forecaster.channels
-    areas = _areas(forecaster.latitude)
+    std, areas = forecaster.std, _areas(forecaster.latitude)
+    rates = {c: rate for name, rate in config.budget_mean for c in _channels([name], table)}
+    vapour = _dry_mass(table) if config.conserve_dry_mass else None
+    means = {
+        "conserve_mean": _channels(config.conserve_mean, table),
+        "pin_mean": _channels(config.pin_mean, table),
+        "budget_mean": list(rates),
+        "conserve_dry_mass": vapour[0][:1] if vapour is not None else [],
+    }
+    _refuse_contradictions(means, table)
+    _refuse_gaps([c for channels in means.values() for c in channels], table)
     constraints: list[Constraint] = []
-    for names, kind in ((config.conserve_mean, ConserveMean), (config.pin_mean, PinMean)):
-        if names:
-            channels = _channels(names, table)
-            _refuse_gaps(channels, table)
-            constraints.append(kind(channels, forecaster.std[channels], areas))
+    if config.zonal_filter is not None:
+        # The waves of a field with gaps are not its own.
+        channels = [i for i in table.prognostic if not table[i].may_be_missing]
+        grid = forecaster.latitude, forecaster.grid_shape[1]
+        constraints.append(ZonalFilter(channels, std[channels], *grid, config.zonal_filter))
+    if channels := means["conserve_mean"]:
+        constraints.append(ConserveMean(channels, std[channels], areas))
+    if channels := means["pin_mean"]:
+        constraints.append(PinMean(channels, std[channels], areas))
+    if channels := means["budget_mean"]:
+        change = np.array([rates[c] for c in channels]) * forecaster.time_step / 86400.0
+        constraints.append(BudgetMean(channels, std[channels], areas, change))
     if config.non_negative:
         channels = _channels(config.non_negative, table)
-        constraints.append(NonNegative(channels, forecaster.mean[channels], forecaster.std[channels]))
+        constraints.append(NonNegative(channels, forecaster.mean[channels], std[channels]))
+    if vapour is not None:
+        channels, weights = vapour
+        _refuse_gaps(channels, table)
+        constraints.append(ConserveDryMass(channels, weights, std[channels], areas))
     return Constraints(constraints, table.names[: table.n_prognostic])
 
 
@@ -193,13 +312,52 @@ def _channels(names: Sequence[str], table: ChannelTable) -> list[int]:
     return indices
 
 
+def _dry_mass(table: ChannelTable) -> tuple[list[int], np.ndarray]:
+    """Channel of pressure and those of water vapour, and what one unit of each of the latter weighs in Pa."""
+    by_variable: dict[str, list[int]] = {}
+    for i in table.prognostic:
+        by_variable.setdefault(table[i].variable, []).append(i)
+    pressure = by_variable.get("surface_pressure") or by_variable.get("mean_sea_level_pressure")
+    if pressure is None:
+        raise ModelError(
+            "The mass of dry air needs surface_pressure or mean_sea_level_pressure among the predicted channels.",
+            where="model.conserve_dry_mass",
+            remedy="Predict one of them, or leave conserve_dry_mass out.",
+        )
+    if column := by_variable.get("total_column_water_vapour"):
+        return [pressure[0], column[0]], np.array([GRAVITY])
+    levels = sorted((table[i].level, i) for i in by_variable.get("specific_humidity", []))
+    if len(levels) < 2:
+        raise ModelError(
+            "The mass of dry air needs total_column_water_vapour or specific_humidity on two levels at least.",
+            where="model.conserve_dry_mass",
+            remedy="Predict one of them, or use conserve_mean of the pressure.",
+        )
+    p = np.array([100.0 * level for level, _ in levels])
+    thickness = np.zeros(len(p))
+    thickness[1:] += np.diff(p) / 2
+    thickness[:-1] += np.diff(p) / 2
+    return [pressure[0], *(i for _, i in levels)], thickness
+
+
+def _refuse_contradictions(means: dict[str, list[int]], table: ChannelTable) -> None:
+    for channel in {c for channels in means.values() for c in channels}:
+        holding = [name for name, channels in means.items() if channel in channels]
+        if len(holding) > 1:
+            raise ModelError(
+                f"The global mean of {table[channel].name} cannot obey {' and '.join(holding)} at once.",
+                where=", ".join(f"model.{name}" for name in holding),
+                remedy="Keep one of them.",
+            )
+
+
 def _refuse_gaps(channels: Sequence[int], table: ChannelTable) -> None:
     gaps = [table[i].name for i in channels if table[i].may_be_missing]
     if gaps:
         raise ModelError(
             f"The global mean of {', '.join(gaps)} cannot be held, as cells may be missing there.",
-            where="model.conserve_mean, model.pin_mean",
-            remedy="Leave the channel out of both, or fill its gaps with `ingest.fill`.",
+            where="model.conserve_mean, model.pin_mean, model.budget_mean, model.conserve_dry_mass",
+            remedy="Leave the channel out of all, or fill its gaps with `ingest.fill`.",
         )
 
 

@@ -48,6 +48,12 @@ class ModelConfig:
         Of spectral networks: total wavenumbers below this are kept; None keeps what the grid resolves.
     non_negative, conserve_mean, pin_mean
         Names of variables or channels under a hard constraint, see `weathermill.models.constraints`.
+    budget_mean
+        Variables or channels whose global mean changes by so much a day, in physical units.
+    conserve_dry_mass
+        Hold the mass of dry air by shifting the pressure field.
+    zonal_filter
+        Order of the filter against short waves along circles of latitude, such as 8; None filters nothing.
     """
 
     name: str = "unet"
@@ -63,10 +69,21 @@ class ModelConfig:
     non_negative: tuple[str, ...] = ()
     conserve_mean: tuple[str, ...] = ()
     pin_mean: tuple[str, ...] = ()
+    budget_mean: tuple[tuple[str, float], ...] = ()
+    conserve_dry_mass: bool = False
+    zonal_filter: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("non_negative", "conserve_mean", "pin_mean"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        budget = self.budget_mean.items() if isinstance(self.budget_mean, Mapping) else self.budget_mean
+        object.__setattr__(
+            self, "budget_mean", tuple(sorted((str(name), float(rate)) for name, rate in budget))
+        )
+        if self.zonal_filter is not None and self.zonal_filter < 2:
+            raise ModelError(
+                f"Model parameter zonal_filter is {self.zonal_filter}; it is an order of 2 or more."
+            )
         for field, value, allowed in (
             ("boundary", self.boundary, BOUNDARIES),
             ("norm", self.norm, NORMS),

@@ -47,7 +47,8 @@ class IngestParameters(_Parameters):
     ``forcing_variables`` are inputs of the network that it does not predict. ``missing_steps`` says what to do about
     whole steps that are missing: refuse, leave a gap that no training window crosses, or interpolate up to
     ``longest_interpolated`` of them. ``fill`` fills missing values of named variables by a number, by the nearest value
-    or by the climatology of the training period.
+    or by the climatology of the training period. ``reduced_grids`` says whether sources on reduced Gaussian grids are
+    refused, or expanded to the regular grid of the same rows, each row linearly along itself.
     """
 
     variables: list[str] = Field(min_length=0)
@@ -62,6 +63,7 @@ class IngestParameters(_Parameters):
     longest_interpolated: int = Field(1, ge=1)
     fill: dict[str, float | Literal["nearest", "climatology"]] = {}
     allow_missing: list[str] = []
+    reduced_grids: Literal["refuse", "expand"] = "refuse"
 
     @model_validator(mode="after")
     def _something(self) -> IngestParameters:

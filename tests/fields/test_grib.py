@@ -168,22 +168,15 @@ def test_regular_gaussian_grids(tmp_path):
 
 
 @needs_eccodes
-@pytest.mark.parametrize(
-    ("sample", "said", "advice"),
-    [
-        ("reduced_gg_pl_32_grib2", "reduced Gaussian grid", "setgridtype,regular"),
-        ("sh_pl_grib2", "spherical harmonics", "sp2gp"),
-    ],
-)
-def test_other_grids_are_refused_with_the_way_out(tmp_path, sample, said, advice):
+def test_spherical_harmonics_are_refused_with_the_way_out(tmp_path):
     import eccodes
 
-    handle = eccodes.codes_grib_new_from_samples(sample)
+    handle = eccodes.codes_grib_new_from_samples("sh_pl_grib2")
     (tmp_path / "x.grib").write_bytes(eccodes.codes_get_message(handle))
     eccodes.codes_release(handle)
-    with pytest.raises(UnreadableSourceError, match=said) as caught:
+    with pytest.raises(UnreadableSourceError, match="spherical harmonics") as caught:
         open_sources(tmp_path / "x.grib")
-    assert advice in caught.value.remedy.lower()
+    assert "sp2gp" in caught.value.remedy.lower()
 
 
 @needs_eccodes

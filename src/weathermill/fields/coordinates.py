@@ -16,6 +16,9 @@ TIME, LEVEL, LATITUDE, LONGITUDE = "time", "level", "latitude", "longitude"
 #: Names under which two-dimensional coordinates are kept while their dimensions bear the plain names.
 CURVILINEAR = {LATITUDE: "latitude_of_points", LONGITUDE: "longitude_of_points"}
 
+#: Attribute of a dataset that was expanded from a reduced Gaussian grid, as long as nobody has agreed to that.
+REDUCED = "weathermill_reduced_grid"
+
 # Valid time comes before any other time: a file with both counts its fields by the first.
 _NAMES = {
     TIME: ("valid_time", "time", "date", "datetime", "xtime"),
@@ -220,6 +223,17 @@ def clean_angles(values: np.ndarray, full_turn: bool) -> np.ndarray:
     return regular if np.abs(regular - exact).max() <= tolerance else exact
 
 
+def reduced_grid_error(grid: str, source: str) -> CoordinateError:
+    """Return the error about a source on a reduced Gaussian grid, such as O320."""
+    full = int(grid[1:])
+    return CoordinateError(
+        f"it lies on the reduced Gaussian grid {grid}, whose rows have unequal numbers of points",
+        where=source,
+        remedy=f"Set ingest.reduced_grids to expand, which interpolates along each row to {4 * full} longitudes; or ask"
+        f" MARS for grid=F{full}, or run `cdo setgridtype,regular`.",
+    )
+
+
 def standardise(
     dataset: xr.Dataset, source: str, findings: MutableSequence[Finding] | None = None
 ) -> xr.Dataset:
@@ -246,6 +260,8 @@ def standardise(
     CoordinateError
         Without latitude or longitude, or where they belong to single points.
     """
+    if REDUCED in dataset.attrs:
+        raise reduced_grid_error(dataset.attrs[REDUCED], source)
     dataset = dataset.drop_vars(bounds_names(dataset), errors="ignore")
     found = {axis: find_coordinate(dataset, axis) for axis in (TIME, LEVEL, LATITUDE, LONGITUDE)}
     for axis in (LATITUDE, LONGITUDE):
@@ -263,7 +279,8 @@ def standardise(
             f"latitude and longitude lie along one dimension, {latitude.dims[0]!r}: these are single points or a"
             " reduced grid, not a map",
             where=source,
-            remedy="Interpolate to a latitude-longitude grid first (ECMWF's MARS and CDO do).",
+            remedy="Set ingest.reduced_grids to expand if it is a reduced Gaussian grid; else interpolate to a"
+            " latitude-longitude grid first (ECMWF's MARS and CDO do).",
         )
     if latitude.ndim != longitude.ndim or (latitude.ndim == 2 and latitude.dims != longitude.dims):
         raise CoordinateError(

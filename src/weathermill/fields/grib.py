@@ -17,13 +17,15 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from weathermill.errors import UnreadableSourceError
+from weathermill.fields.coordinates import REDUCED
 from weathermill.fields.geometry import gaussian_latitudes
+from weathermill.fields.rows import RowExpansion
 
 _FILL = 1.0e30
 
 # Grids that are no rectangle of latitudes and longitudes: what to do about them.
 _OTHER_GRIDS = {
-    "reduced_gg": "a reduced Gaussian grid: ask MARS for `grid=F…`, or run `cdo setgridtype,regular`",
+    "reduced_gg": "a part of a reduced Gaussian grid: ask MARS for `grid=F…`, or run `cdo setgridtype,regular`",
     "reduced_ll": "a reduced latitude-longitude grid: ask MARS for a regular `grid`, or run `cdo setgridtype,regular`",
     "sh": "spherical harmonics: ask MARS for a `grid`, or run `cdo sp2gp`",
     "unstructured_grid": "an unstructured grid: interpolate it with `cdo remapcon`",
@@ -134,7 +136,8 @@ def _get(handle: int, key: str, kind: type | None = None, default: Any = None) -
 def _index(handle: int, offset: int, length: int, groups: dict[tuple, _Group], path: Path) -> None:
     grid_type = str(_get(handle, "gridType", default="unknown"))
     name = str(_get(handle, "shortName", default="unknown"))
-    if grid_type not in ("regular_ll", "regular_gg"):
+    expansion = _expansion(handle) if grid_type == "reduced_gg" else None
+    if grid_type not in ("regular_ll", "regular_gg") and expansion is None:
         reason = _OTHER_GRIDS.get(
             grid_type, f"a grid of the type {grid_type}, which is no latitude-longitude grid"
         )
@@ -158,6 +161,8 @@ def _index(handle: int, offset: int, length: int, groups: dict[tuple, _Group], p
     for key in ("longitudeOfFirstGridPointInDegrees", "longitudeOfLastGridPointInDegrees"):
         grid[key] = float(_get(handle, key, float))
     grid["N"] = int(_get(handle, "N", int, 0) or 0)
+    if expansion is not None:
+        grid |= {"rows": expansion.counts, "Ni": expansion.columns, "Nj": len(expansion.counts)}
     level_type = str(_get(handle, "typeOfLevel", default="unknown"))
     key = (int(_get(handle, "paramId", int, 0)), name, level_type, tuple(sorted(grid.items())))
     group = groups.get(key)
@@ -188,6 +193,20 @@ def _index(handle: int, offset: int, length: int, groups: dict[tuple, _Group], p
             number=int(_get(handle, "number", int, 0) or 0),
         )
     )
+
+
+def _expansion(handle: int) -> RowExpansion | None:
+    """Return how to expand a reduced Gaussian grid, or None where it is not the whole globe from the north pole on."""
+    import eccodes
+
+    try:
+        expansion = RowExpansion(tuple(int(n) for n in eccodes.codes_get_array(handle, "pl")))
+    except eccodes.CodesInternalError:
+        return None
+    whole = len(expansion.counts) == 2 * int(_get(handle, "N", int, 0) or 0)
+    turned = _get(handle, "iScansNegatively", int, 0) or _get(handle, "jScansPositively", int, 0)
+    points = int(_get(handle, "numberOfDataPoints", int, 0) or 0)
+    return expansion if whole and not turned and points == expansion.points else None
 
 
 def _dataset(path: Path, group: _Group) -> xr.Dataset:
@@ -228,13 +247,17 @@ def _dataset(path: Path, group: _Group) -> xr.Dataset:
         attrs = {"units": level_units} if level_units else {}
         coords[level_name] = (level_name, np.array(levels), attrs)
     variable.encoding["preferred_chunks"] = {"time": 1}
-    return xr.Dataset({group.attrs["GRIB_shortName"]: variable}, coords=coords)
+    rows = group.grid.get("rows")
+    attrs = {} if rows is None else {REDUCED: RowExpansion(rows).name}
+    return xr.Dataset({group.attrs["GRIB_shortName"]: variable}, coords=coords, attrs=attrs)
 
 
 def _coordinates(grid: dict[str, Any], path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return latitudes and longitudes in the order in which the message has them."""
     first, last = grid["latitudeOfFirstGridPointInDegrees"], grid["latitudeOfLastGridPointInDegrees"]
     rows, columns = grid["Nj"], grid["Ni"]
+    if "rows" in grid:
+        return np.array(gaussian_latitudes(rows)[0]), np.arange(columns) * 360.0 / columns
     if grid["gridType"] == "regular_gg":
         gaussian, _ = gaussian_latitudes(2 * grid["N"])
         start = int(np.argmin(np.abs(gaussian - max(first, last))))
@@ -303,6 +326,8 @@ def _decode(file: Any, message: _Message, grid: dict[str, Any]) -> np.ndarray:
         raise OSError(f"the GRIB message at byte {message.offset} cannot be decoded: {error}") from error
     finally:
         eccodes.codes_release(handle)
+    if "rows" in grid:
+        return RowExpansion(grid["rows"])(np.where(values == _FILL, np.nan, values)).astype(np.float32)
     if grid["jPointsAreConsecutive"]:
         field = values.reshape(grid["Ni"], grid["Nj"]).T
     else:

@@ -13,6 +13,7 @@ from weathermill.fields.findings import Finding, Held
 from weathermill.fields.inspection import InspectionReport, inspect
 from weathermill.fields.opening import open_sources
 from weathermill.fields.overview import Overview, overview
+from weathermill.fields.reduced import settle_reduced_grids
 
 
 @dataclass
@@ -77,10 +78,12 @@ def look_at(
     SourceNotFoundError, UnreadableSourceError
         Where a source does not open.
     """
-    opened = open_sources(paths, storage_options=storage_options)
+    expanded: list[Finding] = []
+    opened = settle_reduced_grids(open_sources(paths, storage_options=storage_options), "expand", expanded)
     seen = overview(opened.datasets, opened.names)
-    findings, report = list(seen.findings), None
-    wanted = {key: value for key, value in seen.parameters().items() if key != "start"}
+    seen.reduced = bool(expanded)
+    findings, report = [*expanded, *seen.findings], None
+    wanted = {key: value for key, value in seen.parameters().items() if key not in ("start", "reduced_grids")}
     if sample_steps > 0 and any(wanted[key] for key in wanted if key != "levels") and not _blocked(seen):
         noticed = Held("")
         try:

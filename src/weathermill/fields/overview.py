@@ -45,6 +45,8 @@ class Overview:
         Each grid with the sources that lie on it.
     findings
         What was noticed, and sources that cannot be used.
+    reduced
+        Whether a source lies on a reduced Gaussian grid, which only a parameter admits.
     """
 
     sources: list[str]
@@ -52,6 +54,7 @@ class Overview:
     time: dict[str, Any]
     grids: list[dict[str, Any]]
     findings: list[Finding]
+    reduced: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """Return the `ingest` parameters that take all known variables at all times and shared levels."""
@@ -67,6 +70,8 @@ class Overview:
         }
         if self.time:
             parameters["start"] = self.time["first"]
+        if self.reduced:
+            parameters["reduced_grids"] = "expand"
         return parameters
 
     def to_text(self, *, with_findings: bool = True) -> str:

@@ -13,6 +13,7 @@ from weathermill.fields.inspection import InspectionReport, inspect
 from weathermill.fields.missing import refuse_missing
 from weathermill.fields.opening import OpenedSources
 from weathermill.fields.origins import TRACE, Trace, trace
+from weathermill.fields.reduced import settle_reduced_grids
 from weathermill.fields.steps import handle_missing_steps
 from weathermill.incremental.code import code_digest
 from weathermill.parameters import IngestParameters, PeriodParameters, SplitParameters
@@ -24,6 +25,7 @@ def _canonical(
     splits: SplitParameters,
     findings: list[Finding] | None = None,
 ) -> xr.Dataset:
+    raw = settle_reduced_grids(raw, parameters.reduced_grids, findings)
     fields = canonicalise(
         raw.datasets,
         variables=parameters.variables,
@@ -84,7 +86,7 @@ def _trace(
     averaged = "climatology" in parameters.fill.values()
     return trace(
         fields,
-        raw,
+        settle_reduced_grids(raw, parameters.reduced_grids, Held("ingest")),
         [chosen, code_digest(ingest_fields)],
         mean_over=(train.start, train.stop) if averaged else None,
     )

@@ -23,6 +23,7 @@ LOG = Path("weathermill-traceback.log")
 _LOST_WORKERS = {
     "KilledWorker",
     "NoValidWorkerError",
+    "NoWorkerError",
     "FutureCancelledError",
     "CancelledError",
     "CommClosedError",

@@ -369,3 +369,12 @@ def test_several_processes_write_what_one_thread_writes(files):
     assert contents(files / "cluster.zarr") == expected
     assert contents(files / "grown.zarr") == expected
     assert len(shards(files / "cluster.zarr")) == 16
+
+
+def test_a_cluster_is_given_no_pool_of_threads():
+    """It would be part of the configuration that workers are sent which take the place of dead ones."""
+    distributed = pytest.importorskip("distributed")
+    with sharded._threads():
+        assert dask.config.get("pool") is not None
+    with distributed.Client(n_workers=1, processes=False, dashboard_address=None), sharded._threads():
+        assert dask.config.get("pool", None) is None

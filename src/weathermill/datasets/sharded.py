@@ -271,7 +271,8 @@ class ShardedWriter:
 @contextlib.contextmanager
 def _threads() -> Iterator[None]:
     """Have Dask's threads end before an error goes on: what they still wrote would stay behind otherwise."""
-    if dask.config.get("pool", None) is not None:
+    # A cluster needs none, and could not send it to workers that it starts in the place of dead ones.
+    if dask.config.get("pool", None) is not None or _on_cluster():
         yield
         return
     count = dask.config.get("num_workers", None) or CPU_COUNT
@@ -287,3 +288,13 @@ def _workers() -> int:
         return max(1, len(get_client().nthreads()))
     except (ImportError, ValueError):
         return 1
+
+
+def _on_cluster() -> bool:
+    try:
+        from distributed import get_client
+
+        get_client()
+    except (ImportError, ValueError):
+        return False
+    return True

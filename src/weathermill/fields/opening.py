@@ -24,6 +24,13 @@ from weathermill.fields.fingerprint import (
 )
 from weathermill.fields.formats import UNDECODABLE, check_classic_size, file_format, is_zarr_store
 from weathermill.fields.grib import open_grib
+from weathermill.fields.references import (
+    icechunk_store,
+    is_icechunk,
+    is_reference_file,
+    reference_options,
+    refuse_parquet_references,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +100,8 @@ def open_sources(
     Parameters
     ----------
     paths
-        A path, a glob (``ERA5_*.nc``), a folder of NetCDF files, a Zarr store (v2 or v3, consolidated or not), a
-        URL that fsspec knows (``s3://``, ``gs://``, ``https://``, ``memory://``), or several of these. A ZIP
+        A path, a glob (``ERA5_*.nc``), a folder of NetCDF files, a Zarr store (v2 or v3, consolidated or not), a file of
+        references (Kerchunk's JSON), a local Icechunk repository, a URL that fsspec knows (``s3://``, ``gs://``, ``https://``, ``memory://``), or several of these. A ZIP
         archive of NetCDF files counts as its members, whatever its name is, and a GRIB file as its variables.
     storage_options
         For fsspec, credentials included.
@@ -127,7 +134,7 @@ def open_sources(
                 _open_url(opened, text, options, engine, group)
             else:
                 for local in expand_local(text.removeprefix("file://")):
-                    _open_local(opened, local, engine, group)
+                    _open_local(opened, local, engine, group, options)
     except BaseException:
         opened.close()
         raise
@@ -145,7 +152,7 @@ def expand_local(text: str) -> list[Path]:
     """
     path = Path(text).expanduser()
     if path.exists():
-        if path.is_dir() and not is_zarr_store(path):
+        if path.is_dir() and not is_zarr_store(path) and not is_icechunk(path):
             found = sorted({match for pattern in _PATTERNS for match in path.glob(pattern)})
             if not found:
                 raise SourceNotFoundError(
@@ -175,8 +182,15 @@ def _listing(folder: Path, limit: int = 12) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _open_local(opened: OpenedSources, path: Path, engine: str | None, group: str | None) -> None:
+def _open_local(
+    opened: OpenedSources, path: Path, engine: str | None, group: str | None, options: Mapping[str, Any]
+) -> None:
+    if is_icechunk(path):
+        store, description = icechunk_store(path)
+        _add(opened, _open_zarr(str(path), {}, group, store=store), path.name, description)
+        return
     if path.is_dir():
+        refuse_parquet_references(path)
         if not is_zarr_store(path):
             raise UnreadableSourceError(
                 f"the folder {path.name} is no Zarr store: it has neither zarr.json nor .zgroup nor .zmetadata",
@@ -188,6 +202,11 @@ def _open_local(opened: OpenedSources, path: Path, engine: str | None, group: st
         _add(opened, dataset, path.name, describe_store(path))
         return
     kind = file_format(path)
+    if kind == "json" and is_reference_file(path):
+        references = reference_options(str(path), options)
+        dataset = _open_zarr("reference://", references, group, shown=str(path))
+        _add(opened, dataset, path.name, describe_file(path, "references"))
+        return
     if kind == "zip":
         description = describe_file(path, kind)
         for member in extract_netcdf_members(path):
@@ -240,29 +259,44 @@ def _open_netcdf(path: Path, engine: str | None, group: str | None, *, shown: st
         ) from error
 
 
-def _open_zarr(location: str, options: Mapping[str, Any], group: str | None) -> xr.Dataset:
+def _open_zarr(
+    location: str,
+    options: Mapping[str, Any],
+    group: str | None,
+    *,
+    store: Any = None,
+    shown: str | None = None,
+) -> xr.Dataset:
     extra: dict[str, Any] = {"storage_options": dict(options)} if options else {}
     decoding = _decoding()
     decoding.pop("cache")
+    where = shown or location
     try:
         with warnings.catch_warnings(record=True) as noticed:
             warnings.simplefilter("always")
-            dataset = xr.open_dataset(location, engine="zarr", cache=False, group=group, **extra, **decoding)
+            dataset = xr.open_dataset(
+                location if store is None else store,
+                engine="zarr",
+                cache=False,
+                group=group,
+                **extra,
+                **decoding,
+            )
     except FileNotFoundError as error:
-        raise SourceNotFoundError(f"no Zarr store is found at {location}", where=location) from error
+        raise SourceNotFoundError(f"no Zarr store is found at {where}", where=where) from error
     except ImportError:
         raise
     except Exception as error:
         raise UnreadableSourceError(
             f"the Zarr store cannot be opened: {_one_line(error)}",
-            where=location,
+            where=where,
             remedy="Check the address and the credentials, and that the store is complete."
-            if "://" in location
+            if "://" in where
             else "Check that it is complete: a store whose writing was interrupted lacks metadata.",
         ) from error
     for warning in noticed:
         if "consolidated metadata" in str(warning.message):
-            logger.info("%s has no consolidated metadata, which makes opening slow", location)
+            logger.info("%s has no consolidated metadata, which makes opening slow", where)
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return dataset

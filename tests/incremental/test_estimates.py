@@ -142,6 +142,6 @@ def test_what_a_run_made_is_no_more_than_was_estimated(tmp_path):
     )
     train = Node(lambda checkpoints: None, "checkpoints", "stability", name="train")
     plan = [NodePlan(train, True, "forced", {}, {})]
-    needed = estimate_disk(plan, catalog, parameters())
+    needed = estimate_disk(plan, catalog, parameters(), None)
     assert needed[path] == 2 * (3 * 2**20 + 2**17)
     assert needed[tmp_path / "checkpoints"] == 2**17

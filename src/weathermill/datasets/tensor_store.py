@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import dask
 import numpy as np
 import xarray as xr
 
@@ -15,6 +16,9 @@ from weathermill.tensors.layout import read_manifest
 from weathermill.tensors.splits import Runs
 from weathermill.tensors.store import TensorStore
 from weathermill.tensors.writer import TensorWriter
+
+SHARD_COPIES = 8
+TARGET_SHARD_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,19 @@ class TensorContent:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
+def _bounded_steps(array: xr.DataArray, dtype: str) -> int | None:
+    """How many steps a shard may have within the memory that a stage may take; None for no bound.
+
+    A shard is put together in float32, and blocks of the fields that it is made of are in memory beside it.
+    """
+    budget = dask.config.get("weathermill.memory-bytes", None)
+    if budget is None:
+        return None
+    cells = array.isel(time=0).size
+    usual = TARGET_SHARD_BYTES // (cells * (4 if dtype == "float32" else 2))
+    return max(1, min(usual, int(budget) // (SHARD_COPIES * cells * 4)))
+
+
 class TensorStoreDataset(LocalDataset):
     """A sharded tensor store; a killed save goes on where it was.
 
@@ -96,7 +113,7 @@ class TensorStoreDataset(LocalDataset):
                 splits=data.splits,
                 static=data.static,
                 dtype=data.dtype,
-                steps_per_shard=data.steps_per_shard,
+                steps_per_shard=data.steps_per_shard or _bounded_steps(array, data.dtype),
                 provenance=data.provenance,
                 fingerprint=data.fingerprint,
             )

@@ -10,14 +10,14 @@ from kedro.io import DataCatalog
 
 from weathermill.incremental.plan import NodePlan, output_path
 from weathermill.incremental.records import stored_record
-from weathermill.incremental.shapes import FLOAT, Shapes, shapes_of
+from weathermill.incremental.shapes import FLOAT, Shapes
 from weathermill.parameters import ForecastParameters, IngestParameters, InitialTimes, Parameters
 from weathermill.pipelines.train.configuration import model_config
 from weathermill.training.ledger import blank_forecaster
 from weathermill.verification.formulas import PER_INIT
 from weathermill.verification.regions import DEFAULT_REGIONS
 
-_DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 #: Bytes of a weight (row, column, value) and of a cell (place, area, fraction, mask) in a file of weights.
 _WEIGHT, _CELL = 16, 44
 #: The forecast, persistence, climatology and a regression.
@@ -32,7 +32,18 @@ _HEADER = 2**17
 _ONCE = {"fields", "regridded", "normalised", "tensors", "regrid_weights", "checkpoints", "forecasts"}
 
 
-def estimate_disk(plan: Sequence[NodePlan], catalog: DataCatalog, parameters: Parameters) -> dict[Path, int]:
+def outputs_of(plan: Sequence[NodePlan]) -> set[str]:
+    """Names of what the nodes that run write."""
+    running = [entry.node for entry in plan if entry.runs]
+    # Checkpoints are an input that the training writes to.
+    return {name for node in running for name in node.outputs} | (
+        {"checkpoints"} & {name for node in running for name in node.inputs}
+    )
+
+
+def estimate_disk(
+    plan: Sequence[NodePlan], catalog: DataCatalog, parameters: Parameters, shapes: Shapes | None
+) -> dict[Path, int]:
     """Estimate the bytes that the run will add to the disk, by output.
 
     Everything is reckoned from the axes of the sources or stores and from the parameters, uncompressed, which is an
@@ -47,19 +58,14 @@ def estimate_disk(plan: Sequence[NodePlan], catalog: DataCatalog, parameters: Pa
         The catalog.
     parameters
         All parameters.
+    shapes
+        How large the data are, if that is known.
     """
-    running = [entry for entry in plan if entry.runs]
-    names = {name for entry in running for name in entry.node.outputs}
-    # Checkpoints are an input that the training writes to.
-    names |= {"checkpoints"} & {name for entry in running for name in entry.node.inputs}
     paths = {
         name: path
-        for name in names
+        for name in outputs_of(plan)
         if name in catalog and (path := output_path(catalog.get(name))) is not None
     }
-    if not paths:
-        return {}
-    shapes = shapes_of(catalog, parameters, names)
     reckoned = reckon(shapes, parameters) if shapes is not None else {}
     needed: dict[Path, int] = {}
     for name, path in paths.items():
@@ -75,7 +81,7 @@ def reckon(shapes: Shapes, parameters: Parameters) -> dict[str, int]:
     field = shapes.cells * FLOAT
     source_field = int(np.prod(shapes.source)) * FLOAT
     target = shapes.times * shapes.target_step + shapes.static * field
-    tensors = shapes.times * shapes.target_step // FLOAT * _DTYPE_BYTES[parameters.tensors.dtype]
+    tensors = shapes.times * shapes.target_step // FLOAT * DTYPE_BYTES[parameters.tensors.dtype]
     weights, state = network_bytes(shapes, parameters)
     steps = shapes.steps(evaluate.lead_time_hours)
     forecast_bytes = shapes.steps(forecast.lead_time_hours) * shapes.prognostic * field

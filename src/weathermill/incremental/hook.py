@@ -18,8 +18,9 @@ from kedro.pipeline.node import Node
 
 from weathermill.datasets.local import remove
 from weathermill.errors import ResourceError
-from weathermill.incremental.estimates import estimate_disk
 from weathermill.incremental.locks import StoreLocks
+from weathermill.incremental.memory_estimates import threads
+from weathermill.incremental.needs import Needs, needs_of
 from weathermill.incremental.plan import NodePlan, output_path, plan_for
 from weathermill.incremental.records import (
     Record,
@@ -29,7 +30,7 @@ from weathermill.incremental.records import (
     stored_record,
     write_record,
 )
-from weathermill.incremental.resources import PeakMemory, require_disk
+from weathermill.incremental.resources import PeakMemory
 from weathermill.incremental.sharing import adopt
 from weathermill.parameters import validate_parameters
 from weathermill.tracking.tracker import MLflowTracker
@@ -53,6 +54,7 @@ class IncrementalHook:
         self._started = 0.0
         self._one_by_one = False
         self._stages: dict[str, dict[str, float]] = {}
+        self._needs = Needs()
         atexit.register(self.release)
 
     @hook_impl
@@ -80,8 +82,9 @@ class IncrementalHook:
             dask.config.set({"weathermill.memory-bytes": None if budget is None else int(budget * 2**30)})
             if budget is not None:
                 self._require_memory(budget)
-            if resources.disk_check:
-                require_disk(estimate_disk(self.plan, catalog, parameters))
+            dask.config.set({"num_workers": threads(parameters)})
+            self._needs = needs_of(self.plan, catalog, parameters)
+            self._needs.require(parameters)
         except BaseException:
             self.release()
             raise
@@ -202,9 +205,10 @@ class IncrementalHook:
             )
             write_record(path, record)
         if tracker is not None and dataset_name == node.outputs[-1]:
-            tracker.log_metrics(
-                {f"stage/{node.name}/seconds": seconds, f"stage/{node.name}/peak_memory_gib": peak / 2**30}
-            )
+            measured = {"seconds": seconds, "peak_memory_gib": peak / 2**30}
+            if node.name in self._needs.memory:
+                measured["predicted_memory_gib"] = self._needs.memory[node.name] / 2**30
+            tracker.log_metrics({f"stage/{node.name}/{key}": value for key, value in measured.items()})
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -212,10 +216,12 @@ class IncrementalHook:
         self.release()
         if not self._stages:
             return
-        lines = [f"{'stage':<28}{'seconds':>9}{'peak memory':>14}{'written':>14}"]
+        lines = [f"{'stage':<28}{'seconds':>9}{'peak memory':>14}{'predicted':>14}{'written':>14}"]
         for name, stage in self._stages.items():
+            known = self._needs.memory.get(name)
+            predicted = "" if known is None else f"{known / 2**20:.0f} MiB"
             lines.append(
-                f"{name:<28}{stage['seconds']:>9.1f}{stage['peak'] / 2**20:>10.0f} MiB"
+                f"{name:<28}{stage['seconds']:>9.1f}{stage['peak'] / 2**20:>10.0f} MiB{predicted:>14}"
                 f"{stage['written'] / 2**20:>10.1f} MiB"
             )
         logger.info("What the stages took:\n%s", "\n".join(lines))

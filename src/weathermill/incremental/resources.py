@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import shutil
 import threading
 from collections.abc import Mapping
@@ -29,8 +30,9 @@ class PeakMemory:
         self._peak = 0
 
     def start(self) -> None:
-        """Begin anew."""
+        """Begin anew, once what earlier stages have freed is given back to the system."""
         self.close()
+        give_back_freed()
         self._peak = psutil.Process().memory_info().rss
         if not _reset_mark():
             self._stop = threading.Event()
@@ -52,6 +54,12 @@ class PeakMemory:
         if self._stop is not None:
             self._stop.set()
             self._stop = None
+
+
+def give_back_freed() -> None:
+    """Have the C library return freed memory, which it otherwise keeps for later, to the system, where it can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _reset_mark() -> bool:

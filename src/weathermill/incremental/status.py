@@ -9,8 +9,10 @@ from kedro.framework.context import KedroContext
 from rich.console import Console
 from rich.table import Table
 
+from weathermill.incremental.needs import needs_of
 from weathermill.incremental.plan import NodePlan, plan_for
 from weathermill.incremental.selection import combined_pipeline
+from weathermill.parameters import validate_parameters
 
 
 def _plan(context: KedroContext, names: Sequence[str]) -> list[NodePlan]:
@@ -18,12 +20,17 @@ def _plan(context: KedroContext, names: Sequence[str]) -> list[NodePlan]:
 
 
 def describe_plan(context: KedroContext, names: Sequence[str]) -> str:
-    """Say, a line each, which nodes would run and why, and which stand."""
-    lines = [
-        f"{'run ' if plan.runs else 'skip'}  {plan.node.name}: {plan.reason}"
-        for plan in _plan(context, names)
-        if plan.runs or plan.records
-    ]
+    """Say, a line each, which nodes would run, why and in how much memory; which stand; and what the disk needs."""
+    plan = _plan(context, names)
+    needs = needs_of(plan, context.catalog, validate_parameters(context.catalog.load("parameters")))
+    lines = []
+    for entry in plan:
+        if entry.runs or entry.records:
+            memory = needs.memory.get(entry.node.name) if entry.runs else None
+            about = f" (about {memory / 2**20:,.0f} MiB of memory)" if memory is not None else ""
+            lines.append(f"{'run ' if entry.runs else 'skip'}  {entry.node.name}: {entry.reason}{about}")
+    if needs.disk:
+        lines.append(f"disk  at most {sum(needs.disk.values()) / 2**20:,.1f} MiB will be written")
     return "\n".join(lines)
 
 

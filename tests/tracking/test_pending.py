@@ -18,7 +18,7 @@ SETTINGS = TrackingSettings(tracking_uri="sqlite:///runs.db", artifact_location=
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
+def server(tmp_path, monkeypatch, database):
     """A store that can be switched off."""
     before = mlflow.get_tracking_uri()
     perform = operations.perform

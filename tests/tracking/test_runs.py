@@ -16,7 +16,7 @@ from weathermill.tracking.tracker import MLflowTracker
 
 
 @pytest.fixture
-def experiment(tmp_path):
+def experiment(tmp_path, database):
     before = mlflow.get_tracking_uri()
     yield runs.connect(
         TrackingSettings(tracking_uri="sqlite:///runs.db", artifact_location="artifacts"), tmp_path
@@ -25,7 +25,7 @@ def experiment(tmp_path):
 
 
 def test_paths_are_resolved_against_the_project(tmp_path, experiment):
-    assert (tmp_path / "runs.db").exists()
+    assert mlflow.get_tracking_uri() == f"sqlite:///{tmp_path / 'runs.db'}"
     location = mlflow.get_experiment(experiment).artifact_location
     assert location == (tmp_path / "artifacts").as_uri()
 

@@ -12,7 +12,7 @@ from weathermill.training.tracker import MetricLog
 
 
 @pytest.fixture
-def run_id(tmp_path):
+def run_id(tmp_path, database):
     before = mlflow.get_tracking_uri()
     experiment = runs.connect(TrackingSettings(tracking_uri="sqlite:///runs.db"), tmp_path)
     yield runs.start(experiment, name="train", tags={}).info.run_id

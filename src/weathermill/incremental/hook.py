@@ -37,6 +37,8 @@ from weathermill.tracking.tracker import MLflowTracker
 
 logger = logging.getLogger(__name__)
 
+_UNCHANGED = "unchanged"
+
 
 class IncrementalHook:
     """Plans a run under locks, and keeps the record of every output on disk.
@@ -55,6 +57,7 @@ class IncrementalHook:
         self._one_by_one = False
         self._stages: dict[str, dict[str, float]] = {}
         self._needs = Needs()
+        self._workers: int | str | None = _UNCHANGED
         atexit.register(self.release)
 
     @hook_impl
@@ -82,6 +85,7 @@ class IncrementalHook:
             dask.config.set({"weathermill.memory-bytes": None if budget is None else int(budget * 2**30)})
             if budget is not None:
                 self._require_memory(budget)
+            self._workers = dask.config.get("num_workers", None)
             dask.config.set({"num_workers": threads(parameters)})
             self._needs = needs_of(self.plan, catalog, parameters)
             self._needs.require(parameters)
@@ -233,6 +237,9 @@ class IncrementalHook:
 
     def release(self) -> None:
         """Let go of all locks."""
+        if self._workers != _UNCHANGED:
+            dask.config.set({"num_workers": self._workers})
+            self._workers = _UNCHANGED
         self._memory.close()
         self._locks.release()
 

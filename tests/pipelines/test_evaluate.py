@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -10,9 +11,11 @@ from weathermill.errors import EmptySelectionError, SplitError
 from weathermill.fields.derived import fields_of_time_and_place
 from weathermill.fields.grids import build_grid
 from weathermill.fields.regridding import make_weights
-from weathermill.parameters import EvaluateParameters
-from weathermill.pipelines.evaluate import baselines, nodes
-from weathermill.verification.model_card import render_model_card
+from weathermill.models.forecaster import Forecaster
+from weathermill.models.registry import ModelConfig
+from weathermill.parameters import EvaluateParameters, TrainParameters
+from weathermill.pipelines.evaluate import baselines, card, nodes
+from weathermill.verification.model_card import CardFigure, render_model_card
 from weathermill.verification.skill_tables import stability_limit
 from weathermill.verification.times import add_hours
 
@@ -179,3 +182,59 @@ def test_intervals_follow_the_decorrelation_time(store, network):
     short = nodes.bound_scores(scores, parameters(block_days=0.25), 0)["block"].values
     long = nodes.bound_scores(scores, parameters(block_days=2), 0)["block"].values
     assert (short < long).all()
+
+
+def test_facts_on_the_card(store, make_network):
+    parameters = TrainParameters(epochs=3, rollout=[1, 1, 4], rollout_loss={"noise_std": 0.02}, patience=5)
+    history = pd.DataFrame(
+        {"epoch": [1, 2], "step": [10, 20], "seconds": [30.0, 60.0], "validation_loss": [0.5, 0.4]}
+    )
+    told = card.training_facts(history, parameters)
+    assert told["steps of a window"] == "1 (2 epochs), then 4" and told["noise_std"] == 0.02
+    assert told["patience"] == 5 and told["optimiser_steps"] == 20 and told["duration"] == "1.5 min"
+    periods = card.data_facts(store)["periods"]
+    assert list(periods) == ["train", "validation", "test"]
+    assert periods["train"] == "2001-01-20 00:00 to 2001-02-04 18:00 UTC, 64 states"
+    memory = card.memory_facts(make_network(store), parameters)
+    assert "batch 4, 4 steps" in memory["predicted for"] and memory["needed on the device"].endswith(" MiB")
+    assert card.model_facts(make_network(store))["hard constraints"] == "none"
+
+
+def test_the_corrections_of_constraints_are_followed_and_told(store, bounds):
+    config = ModelConfig(base_channels=4, depth=1, norm="none", conserve_mean=["geopotential_500"])
+    network = Forecaster.from_store(store, config).eval()
+    followed = nodes.follow_stability(store, network, bounds, parameters())
+    assert followed["constraint"].values.tolist() == ["conserve_mean/geopotential_500"]
+    assert followed["correction"].sizes["lead_time"] == 9 and float(followed["correction"][0, 1:].min()) > 0
+    assert float(followed["typical_change"][0]) == store.tendency_std[0]
+    weights = store.area_weights / store.area_weights.sum()
+    initial = store.physical(80, 81)[0, 0].mean(axis=1) @ weights
+    np.testing.assert_allclose(followed["mean"].sel(channel="geopotential_500")[0], initial, rtol=1e-6)
+    assert card.model_facts(network)["hard constraints"] == {"conserve_mean": ("geopotential_500",)}
+    scores, spectra, _ = nodes.evaluate_forecasts(store, network, parameters())
+    page = render_model_card(
+        scores,
+        title="t",
+        simulated=True,
+        data={},
+        grid={},
+        channels=[],
+        normalisation="",
+        model={},
+        training={},
+        provenance={},
+        versions={},
+        stability=followed,
+        spectra=spectra,
+        intervals=nodes.bound_scores(scores, parameters(), 0),
+        figures=[CardFigure("maps", "one", b"\x89PNG"), CardFigure("training", "two", b"\x89PNG")],
+    )
+    for words in (
+        "What the constraints corrected",
+        "conserve mean: Z500",
+        "6 h / 1-3",
+        "<b>Figure 1.</b> one",
+        "<b>Figure 2.</b> two",
+        "coloured where their 95 % interval",
+    ):
+        assert words in page, words

@@ -35,7 +35,7 @@ def test_harmonics_recover_the_annual_and_diurnal_cycle_of_other_years():
     result = climatology(states, times)
     assert result.kind == "harmonic"
     assert result.attrs["climatology_harmonics"] == 2
-    assert "2 annual harmonic(s) for each of 4 hour(s)" in result.attrs["climatology"]
+    assert "the annual cycle up to harmonic 2, by hour of day (4 of them)" in result.attrs["climatology"]
     unseen = np.array(["2012-02-29T12", "2015-07-04T18", "1999-12-31T00"], dtype="datetime64[h]")
     np.testing.assert_allclose(result.at(unseen), cycle(unseen), atol=0.05)
     # Between six-hourly states the diurnal cycle is interpolated: exact to its curvature only.

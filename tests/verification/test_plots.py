@@ -5,10 +5,12 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pytest
+import xarray as xr
 
 from weathermill.errors import VerificationError
 from weathermill.verification.maps import latitude_label, longitude_label
 from weathermill.verification.plots import acc_curves, forecast_maps, loss_curves, scorecard, skill_curves
+from weathermill.verification.scorecards import heat_map
 from weathermill.verification.style import figure_data_uri, figure_png, save_figure
 
 
@@ -114,3 +116,18 @@ def test_figures_leave_the_settings_of_others_alone(scored):
     before = dict(matplotlib.rcParams)
     figure_png(skill_curves(scored()[0]))
     assert dict(matplotlib.rcParams) == before
+
+
+def test_scorecards_of_many_lead_times_fit_a_page():
+    hours = np.arange(1, 41) * 6.0
+    change = xr.DataArray(
+        np.arange(80.0).reshape(2, 40) - 40,
+        dims=("channel", "lead_time"),
+        coords={"channel": ["geopotential_500", "2m_temperature"], "lead_time": hours},
+    )
+    figure = heat_map(change, label="x")
+    shown = [float(tick.get_text()) for tick in figure.axes[0].get_xticklabels()]
+    assert shown == [6, *range(24, 241, 24)] and figure.get_figwidth() < 8
+    mesh = figure.axes[0].collections[0].get_array().reshape(2, len(shown))
+    np.testing.assert_array_equal(mesh, change.sel(lead_time=shown))
+    assert "one in 4" in figure.axes[0].get_xlabel()

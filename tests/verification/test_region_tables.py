@@ -9,7 +9,10 @@ import xarray as xr
 from weathermill.verification.metrics import rmse_ratio
 from weathermill.verification.scorecards import region_scorecard
 from weathermill.verification.seasons import seasonal_scores
+from weathermill.verification.significance import confidence_intervals
 from weathermill.verification.skill_tables import (
+    _per_cent,
+    correction_table,
     headline_table,
     region_table,
     season_table,
@@ -88,3 +91,49 @@ def test_the_statement_on_stability(monitor):
     )
     assert "after 24 h" in stability_limit(monitor.result())
     assert stability_statement(None) == "" and stability_limit(None) == ""
+
+
+def test_ratios_are_coloured_where_they_are_sure(scored):
+    scores = scored()[0]
+    names = ["rmse_ratio_lower", "rmse_ratio_upper"]
+    ratio = rmse_ratio(scores, "climatology").expand_dims(reference=["climatology"])
+    sure = xr.Dataset({name: ratio for name in names})
+    unsure = xr.Dataset({names[0]: 0.0 * ratio, names[1]: 9.0 + 0.0 * ratio})
+    intervals = confidence_intervals(scores, n_resamples=20)
+
+    def kinds(bounds):
+        table = headline_table(scores, intervals.assign(bounds.data_vars))
+        column = table["columns"].index("/ climatology")
+        return {row[column]["kind"] for group in table["groups"] for row in group["rows"]}
+
+    assert "better" in kinds(sure) and kinds(unsure) == {""}
+
+
+def test_corrections_are_told_beside_the_typical_change():
+    stability = xr.Dataset(
+        {
+            "correction": (("constraint", "lead_time"), [[np.nan, 0.5, 1.0, 20.0]]),
+            "typical_change": ("constraint", [10.0]),
+            "stable_until": (("rollout", "channel"), [[240.0]]),
+        },
+        coords={
+            "constraint": ["conserve_mean/mean_sea_level_pressure"],
+            "lead_time": [0.0, 6.0, 24.0, 240.0],
+            "channel": ["mean_sea_level_pressure"],
+            "units": ("channel", ["Pa"]),
+        },
+    )
+    table = correction_table(stability)
+    assert table["columns"] == ["0.25 d", "1 d", "10 d"]
+    (row,) = table["rows"]
+    assert row["label"] == "conserve mean: MSLP (hPa)"
+    assert [cell["text"] for cell in row["cells"]] == ["0.0050", "0.010", "0.200"]
+    assert [cell["interval"] for cell in row["cells"]] == ["(5 %)", "(10 %)", "(200 %)"]
+    assert correction_table(stability.drop_vars("correction")) is None and correction_table(None) is None
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.9987, "100 %"), (0.25, "25 %"), (0.0123, "1.2 %"), (0.0, "0 %")]
+)
+def test_shares_are_written_as_people_read_them(share, text):
+    assert _per_cent(share) == text

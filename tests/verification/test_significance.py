@@ -14,6 +14,7 @@ from weathermill.verification.significance import (
     confidence_intervals,
     diebold_mariano,
     false_discovery,
+    ratio_intervals,
 )
 
 
@@ -183,3 +184,21 @@ def test_false_discovery_is_benjamini_and_hochberg():
     expected = np.append(false_discovery_control(p_values) <= 0.1, False).reshape(1, -1)
     np.testing.assert_array_equal(false_discovery(with_gap, 0.1), expected)
     assert not false_discovery(np.full(3, np.nan), 0.1).any()
+
+
+def test_ratios_are_paired_by_initial_time(scored):
+    scores = scored()[0]
+    bounds = ratio_intervals(scores, ["persistence", "climatology"], n_resamples=300)
+    ratio = scores["rmse"].sel(source="forecast") / scores["rmse"].sel(source=["persistence", "climatology"])
+    ratio = ratio.drop_vars("source").rename(source="reference").assign_coords(reference=bounds["reference"])
+    assert ((bounds["rmse_ratio_lower"] <= ratio) & (ratio <= bounds["rmse_ratio_upper"])).all()
+    # Weather that is hard for one is hard for the other: where both are the same, nothing is uncertain.
+    hard = 1.0 + np.arange(24) % 7
+    square = scores["mse_by_init"]
+    scores["mse_by_init"] = square.copy(data=np.broadcast_to(hard.astype(np.float32), square.shape).copy())
+    scores["mse_by_init"].loc[{"source": "forecast"}] = 0.25 * hard
+    exact = ratio_intervals(scores, ["persistence"], n_resamples=100)
+    np.testing.assert_allclose(exact["rmse_ratio_lower"], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(exact["rmse_ratio_upper"], 0.5, rtol=1e-6)
+    few = ratio_intervals(scores.isel(init_time=slice(0, 2)), ["persistence"], n_resamples=10)
+    assert np.isnan(few["rmse_ratio_lower"]).all()

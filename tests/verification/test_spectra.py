@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from weathermill.errors import VerificationError
-from weathermill.verification.spectra import SpectrumAccumulator, spectra_plot, spectral_ratio, zonal_power
+from weathermill.verification.spectra import (
+    SpectrumAccumulator,
+    band_ratio,
+    spectra_plot,
+    spectral_ratio,
+    zonal_power,
+)
 from weathermill.verification.style import figure_png
 
 
@@ -62,3 +68,16 @@ def test_pieces_gaps_and_faults(grid):
     np.testing.assert_allclose(power.sum(), np.average((rows**2).mean(1), weights=weights[1:]), rtol=1e-5)
     with pytest.raises(VerificationError, match="has shape"):
         accumulator.update(truth, truth, lead_times=[24, 48])
+
+
+def test_bands_hold_the_power_of_their_waves(grid):
+    latitude, longitude, weights = grid
+    waves = {2: 1.0, 6: 0.5, 11: 2.0}
+    truth = sum(np.cos(k * np.deg2rad(longitude)) for k in waves)
+    forecast = sum(a * np.cos(k * np.deg2rad(longitude)) for k, a in waves.items())
+    shape = (1, 1, 1, latitude.size, longitude.size)
+    accumulator = SpectrumAccumulator(["x"], [6.0], weights, latitude)
+    accumulator.update(np.broadcast_to(forecast, shape), np.broadcast_to(truth, shape))
+    ratio = band_ratio(accumulator.result()).sel(channel="x", region="global", lead_time=6.0)
+    assert ratio["band"].values.tolist() == ["1-3", "4-8", "9-12"]
+    np.testing.assert_allclose(ratio, [1.0, 0.25, 4.0], rtol=1e-5)

@@ -19,8 +19,8 @@ from weathermill.verification.gaps import VALUES_PER_TERM, GapCounter
 
 HARMONIC, HOURLY, MEAN, WEEKLY = "harmonic", "hourly", "mean", "weekly"
 DESCRIPTIONS = {
-    HARMONIC: "least-squares fit of {harmonics} annual harmonic(s) for each of {bins} hour(s) of day",
-    HOURLY: "mean of each of {bins} hour(s) of day; the training period is too short for an annual cycle",
+    HARMONIC: "least-squares fit of the annual cycle up to harmonic {harmonics}, by hour of day ({bins} of them)",
+    HOURLY: "mean by hour of day ({bins} of them); the training period is too short for an annual cycle",
     MEAN: "mean over the training period, which is too short for a cycle of any kind",
     WEEKLY: "mean of each week of the year (WeatherBench 1)",
 }

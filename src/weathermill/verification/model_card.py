@@ -23,12 +23,14 @@ from weathermill.errors import UnwritableOutputError
 from weathermill.verification import times as clock
 from weathermill.verification.labels import counted, number, units_label
 from weathermill.verification.skill_tables import (
+    correction_table,
     headline_table,
     ratio_table,
     region_table,
     season_table,
     skill_statement,
     skill_tiles,
+    spectrum_table,
     stability_limit,
     stability_statement,
 )
@@ -74,6 +76,7 @@ def render_model_card(
     intervals: xr.Dataset | None = None,
     seasons: xr.Dataset | None = None,
     stability: xr.Dataset | None = None,
+    spectra: xr.Dataset | None = None,
     figures: Sequence[CardFigure] = (),
     limits: Sequence[str] = (),
     ledger: Mapping[str, Any] | None = None,
@@ -101,7 +104,10 @@ def render_model_card(
     seasons
         From `weathermill.verification.seasons.seasonal_scores`; shown where there are several seasons.
     stability
-        From `weathermill.verification.stability.StabilityMonitor.result`.
+        From `weathermill.verification.stability.StabilityMonitor.result`; ``correction`` and ``typical_change`` of hard
+        constraints are told where it has them.
+    spectra
+        From `weathermill.verification.spectra.SpectrumAccumulator.result`.
     figures
         Figures by section.
     limits
@@ -121,7 +127,7 @@ def render_model_card(
     sections = {figure.section for figure in figures}
     contents = [("skill", "Skill")]
     contents += [("maps", "Maps")] if "maps" in sections else []
-    contents += [("spectra", "Spectra")] if "spectra" in sections else []
+    contents += [("spectra", "Spectra")] if "spectra" in sections or spectra is not None else []
     stability_text = stability_statement(stability)
     contents += [("stability", "Stability")] if stability_text or "stability" in sections else []
     contents += [("data", "Data"), ("training", "Network and training"), ("limits", "Limits")]
@@ -154,7 +160,9 @@ def render_model_card(
             for figure in figures
         ],
         has_maps="maps" in sections,
-        has_spectra="spectra" in sections,
+        has_spectra="spectra" in sections or spectra is not None,
+        spectrum_table=spectrum_table(spectra),
+        correction_table=correction_table(stability),
         data=facts(data),
         grid=facts(grid),
         channels=[_channel_row(channel) for channel in channels],

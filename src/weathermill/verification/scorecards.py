@@ -123,6 +123,7 @@ def heat_map(
     title: str = "",
     significant: xr.DataArray | None = None,
     limit: float | None = None,
+    most_leads: int = 12,
 ) -> Figure:
     """Draw relative differences, channels by lead times: blue is lower (better), red is higher.
 
@@ -138,7 +139,14 @@ def heat_map(
         Boolean (channel, lead_time): cells that are not significant are pale.
     limit
         Where the colours end (per cent); by default the 95th percentile of the magnitudes, at most 100.
+    most_leads
+        Of more lead times than this, the first and every n-th are shown: a printed page has room for no more.
     """
+    step = math.ceil(change.sizes["lead_time"] / most_leads)
+    if step > 1:
+        shown = sorted({0, *range(step - 1, change.sizes["lead_time"], step)})
+        change = change.isel(lead_time=shown)
+        significant = None if significant is None else significant.isel(lead_time=shown)
     values = change.transpose("channel", "lead_time").to_numpy()
     names = change["channel"].to_numpy().tolist()
     hours = change["lead_time"].to_numpy().astype(float)
@@ -146,9 +154,7 @@ def heat_map(
         raise VerificationError("there is no finite difference to draw")
     if limit is None:
         limit = float(np.clip(np.nanpercentile(np.abs(values), 95), 1.0, 100.0))
-    numbers = len(hours) <= 12 or len(names) * len(hours) <= 600
-    width = 1.6 + max(3.0, (0.36 if numbers else 0.22) * len(hours))
-    figure = new_figure(width + 0.8, 1.15 + 0.19 * len(names))
+    figure = new_figure(2.4 + max(3.0, 0.42 * len(hours)), 1.15 + 0.19 * len(names))
     axis = figure.subplots()
     image = axis.pcolormesh(
         np.arange(len(hours) + 1) - 0.5,
@@ -162,10 +168,9 @@ def heat_map(
     axis.invert_yaxis()
     axis.grid(False)
     axis.set_yticks(range(len(names)), [short_name(name) for name in names], fontsize=7)
-    step = max(1, math.ceil(len(hours) / 20))
-    axis.set_xticks(range(0, len(hours), step), [f"{hour:g}" for hour in hours[::step]], fontsize=7)
+    axis.set_xticks(range(len(hours)), [f"{hour:g}" for hour in hours], fontsize=7)
     axis.tick_params(length=0)
-    axis.set_xlabel("Lead time (h)")
+    axis.set_xlabel("Lead time (h)" if step == 1 else f"Lead time (h), the first and one in {step}")
     for edge in ("left", "bottom"):
         axis.spines[edge].set_visible(False)
     doubtful = np.zeros_like(values, dtype=bool)
@@ -180,9 +185,7 @@ def heat_map(
                     row + np.array([-0.5, -0.5, 0.5, 0.5]),
                 )
                 axis.fill(*cell, facecolor="white", alpha=0.72, linewidth=0)
-                if not numbers:
-                    axis.fill(*cell, facecolor="none", edgecolor="#b3b3b3", hatch="///", linewidth=0)
-            if numbers and np.isfinite(value):
+            if np.isfinite(value):
                 strong = abs(value) > 0.6 * limit and not doubtful[row, column]
                 text = f"{value:+.0f}" if abs(value) >= 9.5 else f"{value:+.1f}"
                 axis.text(
@@ -191,7 +194,7 @@ def heat_map(
                     text,
                     ha="center",
                     va="center",
-                    fontsize=5.8,
+                    fontsize=6.5,
                     color="#7f7f7f" if doubtful[row, column] else "white" if strong else "black",
                 )
     bar = figure.colorbar(

@@ -7,14 +7,9 @@ import xarray as xr
 
 from weathermill.errors import VerificationError
 from weathermill.verification import times as clock
+from weathermill.verification.bootstrap import block_length, generator_for
 from weathermill.verification.hypotheses import false_discovery
-from weathermill.verification.significance import (
-    CHANGES,
-    block_length,
-    common_scores,
-    generator_for,
-    paired_changes,
-)
+from weathermill.verification.significance import CHANGES, common_scores, paired_changes
 
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 #: With fewer initial times in a season nothing is said of it.

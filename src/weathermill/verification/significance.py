@@ -9,7 +9,6 @@ times. Where many channels and lead times are tested at once, the false discover
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,10 +16,15 @@ import xarray as xr
 
 from weathermill.errors import VerificationError
 from weathermill.verification import times as clock
+from weathermill.verification.bootstrap import (
+    SYNOPTIC_HOURS,
+    block_length,
+    bootstrap_weights,
+    generator_for,
+    resampled_means,
+)
 from weathermill.verification.hypotheses import diebold_mariano, false_discovery
 
-#: Decorrelation of synoptic weather, added to the lead time for the default length of blocks (hours).
-SYNOPTIC_HOURS = 48.0
 #: What is told of each channel, region and lead time of a comparison.
 CHANGES = (
     "rmse_change",
@@ -34,63 +38,6 @@ CHANGES = (
 )
 #: With fewer blocks than this an interval is a guess; results say so.
 FEW_BLOCKS = 5
-
-
-def block_length(
-    n_init: int, spacing_hours: float, lead_hours: float, decorrelation_hours: float = SYNOPTIC_HOURS
-) -> int:
-    """Choose a block length in initial times.
-
-    Errors of forecasts to lead t stay correlated for about t plus the decorrelation time of the weather;
-    blocks have at least the customary n^(1/3), and never more than a third of the initial times.
-
-    Parameters
-    ----------
-    n_init
-        Number of initial times.
-    spacing_hours
-        Time between them in hours (NaN: treated as independent).
-    lead_hours
-        Lead time in hours.
-    decorrelation_hours
-        Decorrelation time of the weather.
-    """
-    customary = math.ceil(n_init ** (1 / 3))
-    if not np.isfinite(spacing_hours) or spacing_hours <= 0:
-        return max(1, min(customary, n_init))
-    physical = math.ceil((lead_hours + decorrelation_hours) / spacing_hours)
-    return max(1, min(max(customary, physical), n_init // 3))
-
-
-def bootstrap_weights(
-    n_init: int, length: int, n_resamples: int, generator: np.random.Generator
-) -> np.ndarray:
-    """Draw resamples by circular blocks.
-
-    Parameters
-    ----------
-    n_init
-        Number of initial times, in order of time.
-    length
-        Length of a block, 1 to ``n_init``.
-    n_resamples
-        How many resamples.
-    generator
-        Source of random numbers.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 (resample, init): how often each initial time is drawn, over ``n_init``; rows add up to one.
-    """
-    if not 1 <= length <= n_init:
-        raise VerificationError(f"a block of {length} initial times does not fit {n_init} of them")
-    n_blocks = math.ceil(n_init / length)
-    starts = generator.integers(0, n_init, size=(n_resamples, n_blocks))
-    drawn = (starts[:, :, None] + np.arange(length)).reshape(n_resamples, -1)[:, :n_init] % n_init
-    counts = np.zeros((n_resamples, n_init))
-    np.add.at(counts, (np.arange(n_resamples)[:, None], drawn), 1.0)
-    return counts / n_init
 
 
 def confidence_intervals(
@@ -150,7 +97,7 @@ def confidence_intervals(
         weights = bootstrap_weights(n_init, int(blocks[position]), n_resamples, generator_for(seed, lead))
         for name, source in (("rmse", "mse_by_init"), ("bias", "bias_by_init"), ("acc", "acc_by_init")):
             data = scores[source].isel(lead_time=position).transpose("init_time", *dims[:3]).to_numpy()
-            means = _resampled_means(weights, data)
+            means = resampled_means(weights, data)
             if name == "rmse":
                 means = np.sqrt(means)
             lower, upper = np.percentile(means, [tail, 100 - tail], axis=0)
@@ -166,6 +113,59 @@ def confidence_intervals(
         "few_blocks": int(n_init < FEW_BLOCKS * int(blocks.max())),
     }
     return result
+
+
+def ratio_intervals(
+    scores: xr.Dataset,
+    references: Sequence[str],
+    *,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    decorrelation_hours: float = SYNOPTIC_HOURS,
+) -> xr.Dataset:
+    """Bootstrap intervals of the RMSE of the forecast over that of other sources, paired by initial time.
+
+    Forecast and reference have the same weather, so that their ratio is known better than either.
+
+    Parameters
+    ----------
+    scores
+        With the values by initial time.
+    references
+        Sources such as "persistence".
+    level, n_resamples, seed, decorrelation_hours
+        As for `confidence_intervals`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``rmse_ratio_lower`` and ``rmse_ratio_upper`` (reference, channel, region, lead_time); NaN with fewer than three
+        initial times.
+    """
+    _require_by_init(scores)
+    leads, inits = scores["lead_time"].to_numpy(), scores["init_time"].to_numpy()
+    spacing = clock.spacing_hours(inits)
+    dims = ("reference", "channel", "region", "lead_time")
+    bounds = np.full((2, len(references), *(scores.sizes[dim] for dim in dims[1:])), np.nan)
+    squares = scores["mse_by_init"].transpose("source", "init_time", *dims[1:])
+    tails = [50 * (1 - level), 100 - 50 * (1 - level)]
+    for position, lead in enumerate(leads if len(inits) >= 3 else []):
+        length = block_length(len(inits), spacing, float(lead), decorrelation_hours)
+        weights = bootstrap_weights(len(inits), length, n_resamples, generator_for(seed, lead))
+        here = squares.isel(lead_time=position)
+        ours = resampled_means(weights, here.sel(source="forecast").to_numpy())
+        for row, name in enumerate(references):
+            theirs = resampled_means(weights, here.sel(source=name).to_numpy())
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = np.sqrt(ours / theirs)
+            bounds[:, row, ..., position] = np.percentile(ratio, tails, axis=0)
+    coords = {name: scores[name] for name in (*dims[1:], "units") if name in scores.coords}
+    names = ("rmse_ratio_lower", "rmse_ratio_upper")
+    return xr.Dataset(
+        {name: (dims, values) for name, values in zip(names, bounds, strict=True)},
+        coords={"reference": list(references), **coords},
+    )
 
 
 def compare(
@@ -274,14 +274,14 @@ def paired_changes(
     tails = [50 * (1 - level), 100 - 50 * (1 - level)]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.sqrt(mse[0].mean(0) / mse[1].mean(0))
-        ratios = np.sqrt(_resampled_means(weights, mse[0]) / _resampled_means(weights, mse[1]))
+        ratios = np.sqrt(resampled_means(weights, mse[0]) / resampled_means(weights, mse[1]))
     difference = acc[0] - acc[1]
     # One resample is added to either side, so that no finite number of resamples yields a p-value of zero.
     below = (1 + (ratios <= 1).sum(0)) / (n_resamples + 1)
     above = (1 + (ratios >= 1).sum(0)) / (n_resamples + 1)
     p_value = np.minimum(1.0, 2 * np.minimum(below, above))
     rmse_bounds = np.percentile(100 * (ratios - 1), tails, axis=0)
-    acc_bounds = np.percentile(_resampled_means(weights, difference), tails, axis=0)
+    acc_bounds = np.percentile(resampled_means(weights, difference), tails, axis=0)
     values = (
         100 * (ratio - 1),
         *rmse_bounds,
@@ -291,18 +291,6 @@ def paired_changes(
         diebold_mariano(mse[0] - mse[1], block),
     )
     return dict(zip(CHANGES, values, strict=True))
-
-
-def _resampled_means(weights: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """Means (resample, ...) of data (init, ...); initial times without data are left out of each mean."""
-    flat = data.reshape(len(data), -1).astype(np.float64)
-    present = np.isfinite(flat)
-    if present.all():
-        means = weights @ flat
-    else:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            means = (weights @ np.where(present, flat, 0.0)) / (weights @ present.astype(np.float64))
-    return means.reshape(len(weights), *data.shape[1:])
 
 
 def common_scores(
@@ -346,8 +334,3 @@ def _require_by_init(scores: xr.Dataset) -> None:
             "these scores hold no values by initial time, from which significance is made",
             remedy="Evaluate again, keeping them (by_init=True).",
         )
-
-
-def generator_for(seed: int, lead: float) -> np.random.Generator:
-    """Return the source of random numbers of a lead time: resamples do not depend on which others there are."""
-    return np.random.default_rng(np.random.SeedSequence([int(seed), 0xB00757A9, round(float(lead) * 60)]))

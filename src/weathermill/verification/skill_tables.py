@@ -18,6 +18,7 @@ from weathermill.verification.labels import (
 )
 from weathermill.verification.metrics import headline_channels, headline_leads, rmse_ratio
 from weathermill.verification.scores import CLIMATOLOGY, FORECAST, PERSISTENCE
+from weathermill.verification.spectra import band_ratio
 from weathermill.verification.summary import SUMMARY_LEADS
 
 REGRESSION = "regression"
@@ -62,7 +63,10 @@ def headline_table(
                 _cell(f"{lead:g} h"),
                 _cell(number(factor * float(at["rmse"])), _interval(bounds, "rmse", factor)),
                 *(
-                    _ratio_cell(float(ratios[name].sel(channel=channel, lead_time=lead)))
+                    _ratio_cell(
+                        float(ratios[name].sel(channel=channel, lead_time=lead)),
+                        _ratio_bounds(intervals, name, channel, region, lead),
+                    )
                     for name in references
                 ),
                 _cell(number(factor * float(at["bias"]))),
@@ -157,10 +161,72 @@ def stability_statement(stability: xr.Dataset | None) -> str:
     broken = int((~np.isfinite(stability["mean"].isel(lead_time=-1))).any("channel").sum())
     text += (
         f"{len(left)} of {stability.sizes['channel']} channels left it somewhere, the first after {first:g} h. At the end,"
-        f" {100 * float(share.mean()):.2g} % of the area (mean over channels and rollouts) was outside, most for"
-        f" {_lower(long_name(worst))} ({100 * float(share.max()):.2g} %)."
+        f" {_per_cent(float(share.mean()))} of the area (mean over channels and rollouts) was outside, most for"
+        f" {_lower(long_name(worst))} ({_per_cent(float(share.max()))})."
     )
     return text + (f" {broken} rollouts ended in values that are not finite." if broken else "")
+
+
+def _per_cent(share: float) -> str:
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.2g} %"
+
+
+def correction_table(stability: xr.Dataset | None) -> dict[str, Any] | None:
+    """Lay out how much hard constraints corrected in a step of long rollouts; None where there are none.
+
+    Returns
+    -------
+    dict
+        ``columns`` and ``rows``: root mean square corrections, and per cent of the channel's typical change in a step.
+    """
+    if stability is None or "correction" not in stability:
+        return None
+    hours = stability["lead_time"].to_numpy()
+    wanted = [hours[1], *(24.0 * day for day in (1, 5, 10, 30))]
+    leads = sorted({float(hours[np.abs(hours - lead).argmin()]) for lead in wanted if lead <= hours[-1]})
+    rows = []
+    for name in stability["constraint"].to_numpy().tolist():
+        constraint, channel = name.split("/", 1)
+        here = stability.sel(constraint=name)
+        largest = float(here["correction"].max(skipna=True))
+        factor, units = display_units(channel_units(stability, channel), largest)
+        cells = []
+        for lead in leads:
+            at = float(here["correction"].sel(lead_time=lead))
+            cells.append(_cell(number(factor * at), f"({_per_cent(at / float(here['typical_change']))})"))
+        unit = f" ({units})" if units not in ("", "1") else ""
+        rows.append({"label": f"{constraint.replace('_', ' ')}: {short_name(channel)}{unit}", "cells": cells})
+    return {"columns": [f"{lead / 24:g} d" for lead in leads], "rows": rows}
+
+
+def spectrum_table(spectra: xr.Dataset | None, *, region: str = "global") -> dict[str, Any] | None:
+    """Lay out forecast over true power by bands of wavenumbers, a row per headline channel; None without spectra."""
+    if spectra is None:
+        return None
+    ratio, leads = band_ratio(spectra).sel(region=region), headline_leads(spectra["lead_time"].to_numpy())[:4]
+    return {
+        "columns": [f"{lead:g} h / {band}" for lead in leads for band in ratio["band"].to_numpy().tolist()],
+        "rows": [
+            {
+                "label": short_name(channel),
+                "cells": [
+                    _power_cell(float(ratio.sel(channel=channel, lead_time=lead, band=band)))
+                    for lead in leads
+                    for band in ratio["band"].to_numpy().tolist()
+                ],
+            }
+            for channel in headline_channels(ratio["channel"].to_numpy().tolist())
+        ],
+    }
+
+
+def _power_cell(ratio: float) -> dict[str, str]:
+    if not np.isfinite(ratio):
+        return _cell("-")
+    return _cell(
+        f"{ratio:.2f}" if ratio < 100 else f"{ratio:.0f}", kind="worse" if not 0.5 <= ratio <= 2 else ""
+    )
 
 
 def stability_limit(stability: xr.Dataset | None) -> str:
@@ -209,7 +275,9 @@ def skill_statement(scores: xr.Dataset, intervals: xr.Dataset | None = None) -> 
         text += f"Climatology, from the training period alone: {how}. "
     if intervals is not None:
         level = 100 * float(intervals.attrs.get("level", 0.95))
-        text += f"In brackets: {level:g} % intervals ({intervals.attrs.get('method', 'bootstrap over initial times')})."
+        text += f"In brackets: {level:g} % intervals ({intervals.attrs.get('method', 'bootstrap over initial times')}). "
+        if "rmse_ratio_lower" in intervals:
+            text += f"Ratios by channel are coloured where their {level:g} % interval, paired by initial time, excludes 1."
     return text.strip()
 
 
@@ -234,10 +302,22 @@ def _cell(text: str, interval: str = "", kind: str = "") -> dict[str, str]:
     return {"text": text, "interval": interval, "kind": kind}
 
 
-def _ratio_cell(ratio: float) -> dict[str, str]:
+def _ratio_cell(ratio: float, bounds: tuple[float, float] | None = None) -> dict[str, str]:
     if not np.isfinite(ratio):
         return _cell("-")
-    return _cell(f"{ratio:.2f}", kind="better" if ratio < 0.995 else "worse" if ratio >= 1.005 else "")
+    kind = "better" if ratio < 0.995 else "worse" if ratio >= 1.005 else ""
+    if bounds is not None and np.isfinite(bounds).all() and bounds[0] <= 1.0 <= bounds[1]:
+        kind = ""
+    return _cell(f"{ratio:.2f}", kind=kind)
+
+
+def _ratio_bounds(
+    intervals: xr.Dataset | None, reference: str, channel: str, region: str, lead: float
+) -> tuple[float, float] | None:
+    if intervals is None or "rmse_ratio_lower" not in intervals or reference not in intervals["reference"]:
+        return None
+    at = intervals.sel(reference=reference, channel=channel, region=region, lead_time=lead)
+    return float(at["rmse_ratio_lower"]), float(at["rmse_ratio_upper"])
 
 
 def _interval(bounds: xr.Dataset | None, name: str, factor: float) -> str:

@@ -181,6 +181,33 @@ def spectral_ratio(spectra: xr.Dataset, *, source: str = "forecast") -> xr.DataA
     return ratio.rename("power_ratio")
 
 
+#: First wavenumbers of bands: planetary, synoptic, and ever smaller scales.
+BANDS = (1, 4, 9, 21, 101)
+
+
+def band_ratio(spectra: xr.Dataset, *, source: str = "forecast") -> xr.DataArray:
+    """Return forecast over true power summed over bands of zonal wavenumbers, as far as the grid resolves them.
+
+    Returns
+    -------
+    xarray.DataArray
+        (band, channel, region, lead_time); ``band`` is text such as "4-8".
+    """
+    highest = int(spectra["wavenumber"][-1])
+    starts = [first for first in BANDS if first <= highest]
+    stops = [*(first - 1 for first in starts[1:]), highest]
+    sums = xr.concat(
+        [
+            spectra["power"].sel(wavenumber=slice(first, last)).sum("wavenumber", skipna=False)
+            for first, last in zip(starts, stops, strict=True)
+        ],
+        dim=xr.DataArray([f"{a}-{b}" for a, b in zip(starts, stops, strict=True)], dims="band", name="band"),
+    )
+    truth = sums.sel(source=TRUTH, drop=True)
+    ratio = sums.sel(source=source, drop=True) / truth.where(truth > 0)
+    return ratio.transpose("band", "channel", "region", "lead_time").rename("power_ratio")
+
+
 @styled
 def spectra_plot(
     spectra: xr.Dataset,

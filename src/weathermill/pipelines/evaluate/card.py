@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 
 from weathermill.models.forecaster import Forecaster
 from weathermill.parameters import TrainParameters
 from weathermill.tensors.store import TensorStore
+from weathermill.training.ledger import predict_for
+from weathermill.training.step import StepConfig
 from weathermill.verification import times as clock
+from weathermill.verification.labels import counted
 
 NORMALISATION = (
     "Every channel has its area-weighted mean over the training period subtracted and is divided by its standard "
@@ -38,9 +43,15 @@ def data_facts(store: TensorStore) -> dict[str, Any]:
     """Sources, periods and how the data were treated."""
     provenance = store.manifest["provenance"]
     times = clock.from_seconds(store.times, store.calendar)
+
+    def minute(index: int) -> str:
+        return clock.time_key(times[index])[:16].replace("T", " ")
+
+    order = ("train", "validation", "test")
     periods = {
-        name: f"{times[runs[0][0]]} to {times[runs[-1][1] - 1]}, {sum(stop - start for start, stop in runs)} states"
-        for name, runs in store.splits.items()
+        name: f"{minute(runs[0][0])} to {minute(runs[-1][1] - 1)} UTC,"
+        f" {sum(stop - start for start, stop in runs)} states"
+        for name, runs in sorted(store.splits.items(), key=lambda item: (*order, item[0]).index(item[0]))
         if runs
     }
     return {
@@ -75,20 +86,85 @@ def channel_facts(store: TensorStore) -> list[dict[str, Any]]:
     return rows
 
 
+#: The parameters of the network that are hard constraints.
+CONSTRAINTS = (
+    "zonal_filter",
+    "conserve_mean",
+    "pin_mean",
+    "budget_mean",
+    "conserve_dry_mass",
+    "non_negative",
+)
+
+
 def model_facts(model: Forecaster) -> dict[str, Any]:
-    """The network."""
+    """The network: what is set, and whether its output is constrained."""
+    config = {
+        name: value for name, value in model.config.to_dict().items() if value not in (None, [], (), {})
+    }
+    constraints = {name: config.pop(name) for name in CONSTRAINTS if name in config}
     parameters = sum(p.numel() for p in model.network.parameters())
-    return {"parameters": parameters, **model.config.to_dict()}
+    active = {name: value for name, value in constraints.items() if value is not False}
+    return {"parameters": parameters, **config, "hard constraints": active or "none"}
+
+
+def memory_facts(model: Forecaster, parameters: TrainParameters) -> dict[str, str]:
+    """Device memory of the training by kind of part, as the ledger predicts it."""
+    step = StepConfig(**parameters.step.model_dump(exclude={"checkpointing"}))
+    steps = max(parameters.rollout)
+    ledger = predict_for(model, parameters.batch_size, step, steps)
+    parts = {**ledger.summary(), "fragmentation": ledger.fragmentation, "CUDA context": ledger.context}
+    told = {name: f"{size / 2**20:,.1f} MiB" for name, size in parts.items() if size >= 2**10}
+    return {
+        "predicted for": f"batch {ledger.batch}, {steps} step{'s' if steps > 1 else ''}, {step.resolved('cuda').precision} on a"
+        " CUDA device",
+        **told,
+        "needed on the device": f"{ledger.reserved / 2**20:,.1f} MiB",
+    }
+
+
+def run_facts() -> dict[str, str]:
+    """Which MLflow run this is part of, and of which commit; empty without a run."""
+    run = mlflow.active_run()
+    if run is None:
+        return {}
+    commit = run.data.tags.get("mlflow.source.git.commit", "")
+    changed = " with changes" if run.data.tags.get("git.dirty") == "true" else ""
+    return {"MLflow run": f"{run.info.run_name}, {run.info.run_id}"} | (
+        {"commit": commit + changed} if commit else {}
+    )
+
+
+def _steps_text(rollout: list[int]) -> str:
+    """Steps of the epochs' windows in short: "1 (18 epochs), then 4"."""
+    runs = [(steps, len(list(group))) for steps, group in itertools.groupby(rollout)]
+    parts = [f"{steps} ({counted(count, 'epoch')})" for steps, count in runs[:-1]]
+    return ", then ".join([*parts, str(runs[-1][0])])
 
 
 def training_facts(history: pd.DataFrame, parameters: TrainParameters) -> dict[str, Any]:
-    """How the network was trained."""
-    facts = parameters.model_dump(
-        include={"epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "loss", "rollout"}
-    )
+    """How the network was trained: what differs from the defaults, what came out and how long it took."""
+    shown = {"epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "loss"}
+    defaults = TrainParameters()
+    untold = {"device", "resume", "rollout", "step", "rollout_loss", "keep_checkpoints", "feed", "threads"}
+    changed = {
+        name
+        for name in type(parameters).model_fields
+        if name not in untold
+        and not name.startswith("checkpoint_")
+        and getattr(parameters, name) != getattr(defaults, name)
+    }
+    facts = parameters.model_dump(include=shown | changed)
+    facts["steps of a window"] = _steps_text(parameters.rollout)
+    for group in ("rollout_loss", "step"):
+        facts |= getattr(parameters, group).model_dump(exclude_defaults=True)
     if "validation_loss" in history and history["validation_loss"].notna().any():
         best = history.loc[history["validation_loss"].idxmin()]
         facts |= {"best_epoch": int(best["epoch"]), "best_validation_loss": float(best["validation_loss"])}
+    if "step" in history and len(history):
+        facts["optimiser_steps"] = int(history["step"].max())
+    if "seconds" in history:
+        facts["duration"] = f"{history['seconds'].sum() / 60:.1f} min"
     if "samples_per_second" in history:
         facts["samples_per_second"] = float(history["samples_per_second"].median())
     return facts
@@ -98,8 +174,11 @@ def provenance_facts(store: TensorStore) -> dict[str, Any]:
     """Hashes by which the data can be recognised."""
     sources = store.manifest["provenance"].get("sources", [])
     return {
+        **run_facts(),
         "tensors": store.fingerprint,
-        "sources": {source["location"].rsplit("/", 1)[-1]: source["sha256"] for source in sources[:20]},
+        "SHA-256 of sources": {
+            source["location"].rsplit("/", 1)[-1]: source["sha256"] for source in sources[:20]
+        },
     }
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from weathermill.fields.weights import RegridWeights
 from weathermill.models.forecaster import Forecaster
 from weathermill.parameters import EvaluateParameters, TrainParameters
-from weathermill.pipelines.evaluate import card
+from weathermill.pipelines.evaluate import captions, card
 from weathermill.pipelines.evaluate.baselines import make_climatology, make_regression
 from weathermill.pipelines.evaluate.forecasting import example_forecast, lead_steps, score_forecasts
 from weathermill.pipelines.evaluate.rollouts import follow_rollouts, stability_metrics
@@ -25,17 +25,12 @@ from weathermill.verification.regions import Region
 from weathermill.verification.scorecards import region_scorecard, scorecard
 from weathermill.verification.scores import to_frame
 from weathermill.verification.seasons import seasonal_scores
-from weathermill.verification.significance import confidence_intervals
+from weathermill.verification.significance import confidence_intervals, ratio_intervals
 from weathermill.verification.spectra import spectra_plot
 from weathermill.verification.stability import stability_plot
 from weathermill.verification.summary import text_summary
 
 logger = logging.getLogger(__name__)
-
-STABILITY_CAPTION = (
-    "Free rollouts: smallest and largest value anywhere, and area means, against the bounds of the training period"
-    " widened by one standard deviation"
-)
 
 
 def evaluate_forecasts(
@@ -86,14 +81,15 @@ def split_seasons(scores: xr.Dataset) -> xr.Dataset:
 
 
 def bound_scores(scores: xr.Dataset, parameters: EvaluateParameters, seed: int) -> xr.Dataset:
-    """Bootstrap confidence intervals over initial times."""
-    return confidence_intervals(
-        scores,
-        level=parameters.confidence,
-        n_resamples=parameters.bootstrap_samples,
-        seed=seed,
-        decorrelation_hours=24 * parameters.block_days,
-    )
+    """Bootstrap confidence intervals over initial times: of scores, and of the ratios to the baselines."""
+    how = {
+        "level": parameters.confidence,
+        "n_resamples": parameters.bootstrap_samples,
+        "seed": seed,
+        "decorrelation_hours": 24 * parameters.block_days,
+    }
+    references = [name for name in scores["source"].values.tolist() if name != "forecast"]
+    return confidence_intervals(scores, **how).assign(ratio_intervals(scores, references, **how).data_vars)
 
 
 def tabulate_scores(scores: xr.Dataset, stability: xr.Dataset) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -115,24 +111,29 @@ def draw_figures(
     channels = _present(parameters.headline_channels, scores)
     drawn = [
         CardFigure(
-            "skill", "RMSE by lead time", plots.skill_curves(scores, channels=channels, intervals=intervals)
+            "skill",
+            captions.curves("Root mean square error", scores, intervals),
+            plots.skill_curves(scores, channels=channels, intervals=intervals),
         ),
         CardFigure(
             "skill",
-            "Anomaly correlation by lead time",
+            captions.curves(
+                "Anomaly correlation with the climatology of the training period", scores, intervals
+            )
+            + captions.correlation_note(scores),
             plots.acc_curves(scores, channels=channels, intervals=intervals),
         ),
-        CardFigure("skill", "RMSE against persistence", scorecard(scores, reference="persistence")),
-        CardFigure("skill", "RMSE against climatology", scorecard(scores, reference="climatology")),
-        CardFigure("spectra", "Power by zonal wavenumber", spectra_plot(spectra, channels=channels[:3])),
-        CardFigure("training", "Loss by epoch", plots.loss_curves(history.to_dict("records"))),
+        CardFigure("skill", captions.scorecard("persistence"), scorecard(scores, reference="persistence")),
+        CardFigure("skill", captions.scorecard("climatology"), scorecard(scores, reference="climatology")),
+        CardFigure("spectra", captions.SPECTRA, spectra_plot(spectra, channels=channels[:3])),
+        CardFigure("training", captions.LOSS, plots.loss_curves(history.to_dict("records"))),
     ]
     names = ["skill_rmse", "skill_acc", "scorecard_persistence", "scorecard_climatology", "spectra", "loss"]
     if scores.sizes["region"] > 1:
-        drawn.append(CardFigure("skill", "RMSE against persistence by region", region_scorecard(scores)))
+        drawn.append(CardFigure("skill", captions.REGIONS, region_scorecard(scores)))
         names.append("scorecard_regions")
     if "stable_until" in stability:
-        drawn.append(CardFigure("stability", STABILITY_CAPTION, stability_plot(stability)))
+        drawn.append(CardFigure("stability", captions.STABILITY, stability_plot(stability)))
         names.append("stability")
     leads = [lead for lead in parameters.map_lead_times_hours if lead in example["lead_time"].values]
     leads = leads or [float(example["lead_time"].values[-1])]
@@ -149,7 +150,7 @@ def draw_figures(
             lead_times=leads,
             init_time=example["init_time"].values[()],
         )
-        drawn.append(CardFigure("maps", f"{channel}: truth, forecast and error", figure))
+        drawn.append(CardFigure("maps", captions.maps(channel), figure))
         names.append(f"map_{channel}")
     return {f"{name}.png": entry.figure for name, entry in zip(names, drawn, strict=True)}, drawn
 
@@ -161,6 +162,7 @@ def write_model_card(
     intervals: xr.Dataset,
     seasons: xr.Dataset,
     stability: xr.Dataset,
+    spectra: xr.Dataset,
     figures: list[CardFigure],
     history: pd.DataFrame,
     training: TrainParameters,
@@ -182,7 +184,9 @@ def write_model_card(
         intervals=intervals,
         seasons=seasons,
         stability=stability,
+        spectra=spectra,
         figures=figures,
+        ledger=card.memory_facts(model, training),
     )
 
 

@@ -83,6 +83,7 @@ def create_pipeline() -> Pipeline:
                     "score_intervals",
                     "seasonal_scores",
                     "stability",
+                    "spectra",
                     "card_figures",
                     "training_history",
                     "params:train",

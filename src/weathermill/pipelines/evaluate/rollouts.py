@@ -47,7 +47,8 @@ def follow_rollouts(
     Returns
     -------
     xarray.Dataset or None
-        As ``StabilityMonitor.result``, with the coordinate ``init_time`` of the rollouts. None where the network
+        As ``StabilityMonitor.result``, with the coordinate ``init_time`` of the rollouts; where the network has hard
+        constraints, ``correction`` (constraint, lead_time) and ``typical_change`` (constraint). None where the network
         takes forcings and the store does not hold them for so long.
     """
     n = forecaster.n_prognostic
@@ -85,12 +86,37 @@ def follow_rollouts(
         forcings = np.stack([store.physical(int(i) + 1, int(i) + steps)[:, picked] for i in chosen])
     monitor.update(0.0, initial[:, :n])
     hours = store.time_step / 3600
+    corrections: list[dict[str, float]] = []
     with Progress("stability", steps, "steps") as progress:
         for step, state in enumerate(forecaster.rollout_physical(initial, steps, forcings), start=1):
             monitor.update(hours * step, state)
+            corrections.append(forecaster.constraints.corrections())
             progress.update()
-    result = monitor.result()
+    result = _with_corrections(monitor.result(), corrections, forecaster)
     return result.assign_coords(init_time=("rollout", times, {"long_name": "initial time"}))
+
+
+def _with_corrections(
+    stability: xr.Dataset, corrections: list[dict[str, float]], forecaster: Forecaster
+) -> xr.Dataset:
+    """Add what hard constraints corrected in each step, beside what each channel typically changes in one."""
+    names = list(corrections[0])
+    if not names:
+        return stability
+    values = np.array([[step[name] for step in corrections] for name in names])
+    channels = [forecaster.channels.index(name.split("/", 1)[1]) for name in names]
+    # There is no step before the initial state.
+    stability["correction"] = (
+        ("constraint", "lead_time"),
+        np.concatenate([np.full((len(names), 1), np.nan), values], axis=1),
+        {"long_name": "root mean square correction by hard constraints in a step, in units of the channel"},
+    )
+    stability["typical_change"] = (
+        "constraint",
+        forecaster.tendency_std[channels],
+        {"long_name": "standard deviation of the change over a step in the training period"},
+    )
+    return stability.assign_coords(constraint=names)
 
 
 def _formulas(store: TensorStore, weights: RegridWeights | None, states: np.ndarray) -> Formulas | None:

@@ -57,8 +57,9 @@ def outcomes(
     matrix: Matrix, cases: list[str], each: int, renames: int, stages: tuple[str, ...]
 ) -> Iterator[Outcome]:
     """Run the cases; each yields as it is done."""
-    if kinds := tuple(number for name, number in SIGNALS.items() if name in cases):
-        yield from signals.spread(matrix, each, kinds, stages)
+    for name, number in SIGNALS.items():
+        if name in cases:
+            yield from signals.spread(matrix, signals.sending(number), stages, each)
     if "rename" in cases:
         yield from signals.at_renames(matrix, renames)
     if "early" in cases:
@@ -69,9 +70,9 @@ def outcomes(
         yield from workers.data_threads(matrix)
     within = tuple(stage for stage in stages if stage in STAGES)
     if "disk" in cases and storage.may_mount():
-        yield from storage.made_full(matrix, within)
+        yield from signals.spread(matrix, storage.made_full, within)
     if "readonly" in cases and storage.may_mount():
-        yield from storage.made_read_only(matrix, within)
+        yield from signals.spread(matrix, storage.made_read_only, within)
     if "sqlite" in cases:
         yield from tracking.locked(matrix)
     if "pairs" in cases:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,12 @@ KINDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _TRIES = 8
 
 
-def spread(matrix: Matrix, each: int, kinds: tuple[int, ...], stages: tuple[str, ...]) -> Iterator[Outcome]:
-    """Strike every stage with every signal, so many times each.
+#: Strikes a run within a stage, and has the next one resume its training or not; None where that was no row.
+Strike = Callable[[Matrix, str, tuple[str, ...]], Outcome | None]
+
+
+def spread(matrix: Matrix, strike: Strike, stages: tuple[str, ...], each: int = 1) -> Iterator[Outcome]:
+    """Strike every stage so many times.
 
     Where a run was faster or slower than foreseen and was struck in another stage, that row counts for that stage, and
     the stage that was meant is tried again. A run that had ended already is no row.
@@ -25,22 +29,24 @@ def spread(matrix: Matrix, each: int, kinds: tuple[int, ...], stages: tuple[str,
     for stage in stages:
         # Before the first stage and after the last there is less to lose.
         wanted = each if stage in STAGES else 1
-        for kind in kinds:
-            hits = 0
-            for _ in range(_TRIES * wanted):
-                if hits >= wanted:
-                    break
-                # Every other training that is struck is gone on with; the others begin anew.
-                resume = RESUME if number % 2 else ()
-                outcome = strike(matrix, stage, kind, resume)
-                if outcome is None:
-                    continue
+        hits = 0
+        for _ in range(_TRIES * wanted):
+            if hits >= wanted:
+                break
+            # Every other training that is struck is gone on with; the others begin anew.
+            outcome = strike(matrix, stage, RESUME if number % 2 else ())
+            if outcome is not None:
                 number += 1
                 hits += outcome.stage == stage
                 yield outcome
 
 
-def strike(matrix: Matrix, stage: str, kind: int, resume: tuple[str, ...]) -> Outcome | None:
+def sending(kind: int) -> Strike:
+    """Strike with a signal."""
+    return lambda matrix, stage, resume: signalled(matrix, stage, kind, resume)
+
+
+def signalled(matrix: Matrix, stage: str, kind: int, resume: tuple[str, ...]) -> Outcome | None:
     """Send a signal at a random moment of a stage; None if the run had ended before."""
     project = matrix.project
     project.clear()

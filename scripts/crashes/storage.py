@@ -9,11 +9,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from crashes.checks import RESUME, Matrix, Outcome, orphans_of, told_plainly
+from crashes.checks import Matrix, Outcome, orphans_of, told_plainly
 from crashes.moments import CLOSE, Moment
 from crashes.project import Run
-
-_TRIES = 10
 
 
 def may_mount() -> bool:
@@ -59,17 +57,8 @@ def fill(folder: Path) -> None:
     _mount("-o", f"remount,size={max(used, use.f_frsize)}", str(folder))
 
 
-def made_read_only(matrix: Matrix, stages: tuple[str, ...]) -> Iterator[Outcome]:
-    """Make the stores read-only within each stage."""
-    for k, stage in enumerate(stages):
-        for _ in range(_TRIES):
-            outcome = _made_read_only(matrix, stage, RESUME if k % 2 else ())
-            if outcome is not None:
-                yield outcome
-                break
-
-
-def _made_read_only(matrix: Matrix, stage: str, resume: tuple[str, ...]) -> Outcome | None:
+def made_read_only(matrix: Matrix, stage: str, resume: tuple[str, ...]) -> Outcome | None:
+    """Make the stores read-only within a stage; None if there was nothing more to write."""
     project = matrix.project
     project.clear()
     moment = matrix.timeline.draw(stage, matrix.random)
@@ -83,28 +72,25 @@ def _made_read_only(matrix: Matrix, stage: str, resume: tuple[str, ...]) -> Outc
     return _judge(matrix, "stores made read-only", run, at, node, moment, status, resume)
 
 
-def made_full(matrix: Matrix, stages: tuple[str, ...]) -> Iterator[Outcome]:
-    """Have the disk become full within each stage."""
+def made_full(matrix: Matrix, stage: str, resume: tuple[str, ...]) -> Outcome | None:
+    """Have the disk become full within a stage; None if there was nothing more to write."""
     project = matrix.project
-    for k, stage in enumerate(stages):
-        for _ in range(_TRIES):
-            project.clear()
-            moment = matrix.timeline.draw(stage, matrix.random)
-            with small_disk(project.data, project.sample):
-                run = project.start()
-                if not moment.wait(run):
-                    run.wait()
-                    continue
-                at, node = matrix.struck(run)
-                fill(project.data)
-                status = run.wait()
-                full = matrix.after_crash()
-                _mount("-o", "remount,size=300m", str(project.data))
-                outcome = _judge(matrix, "disk full", run, at, node, moment, status, RESUME if k % 2 else ())
-            if outcome is not None:
-                outcome.faults = full + outcome.faults
-                yield outcome
-                break
+    project.clear()
+    moment = matrix.timeline.draw(stage, matrix.random)
+    with small_disk(project.data, project.sample):
+        run = project.start()
+        if not moment.wait(run):
+            run.wait()
+            return None
+        at, node = matrix.struck(run)
+        fill(project.data)
+        status = run.wait()
+        full = matrix.after_crash()
+        _mount("-o", "remount,size=300m", str(project.data))
+        outcome = _judge(matrix, "disk full", run, at, node, moment, status, resume)
+    if outcome is not None:
+        outcome.faults = full + outcome.faults
+    return outcome
 
 
 def _judge(

@@ -60,6 +60,12 @@ class Moment:
         time.sleep(self.seconds)
         return not run.ended()
 
+    def text(self, node: str) -> str:
+        """Say when it was, and what the run was at."""
+        if node == self.piece.node:
+            return f"{self.seconds:.2f} s into {node}"
+        return f"{self.seconds:.2f} s from {self.piece.node} on, at {node}"
+
 
 class Timeline:
     """How long an undisturbed run took for what.

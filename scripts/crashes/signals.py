@@ -60,9 +60,7 @@ def signalled(matrix: Matrix, stage: str, kind: int, resume: tuple[str, ...]) ->
     at, node = matrix.struck(run)
     if status == 0 and (kind == signal.SIGKILL or at == CLOSE):
         return None
-    outcome = Outcome(
-        signal.Signals(kind).name, at, f"{moment.seconds:.2f} s into {node}, {_then(resume)}", status
-    )
+    outcome = Outcome(signal.Signals(kind).name, at, f"{moment.text(node)}, {_then(resume)}", status)
     if status == 0:
         outcome.faults.append("it went on")
     outcome.faults += matrix.after_crash() + orphans_of(run)

@@ -105,7 +105,7 @@ def _judge(
 ) -> Outcome | None:
     if status == 0 and (stage == CLOSE or not _wrote_later(matrix, node)):
         return None
-    outcome = Outcome(case, stage, f"{moment.seconds:.2f} s into {node}", status)
+    outcome = Outcome(case, stage, moment.text(node), status)
     outcome.faults = matrix.after_crash() + orphans_of(run)
     outcome.faults += ["it did not fail"] if status == 0 else told_plainly(run)
     running = matrix.project.running()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from weathermill.cli import main
+from weathermill.errors import ReproductionError
+from weathermill.tracking import reproduction, tracker
 
+PROJECT = Path(__file__).resolve().parents[1]
 LAYOUTS = Path(__file__).parent / "data" / "layouts"
 
 
@@ -61,3 +65,30 @@ def test_inspect_fails_where_ingest_would(tmp_path):
     result = run("inspect", str(tmp_path / "page.nc"))
     assert result.exit_code == 1 and "web page" in result.output
     assert run("inspect", str(tmp_path / "absent.nc")).exit_code == 1
+
+
+@pytest.mark.parametrize("command", [("sync",), ("reproduce", "0" * 32)])
+def test_the_record_of_an_environment_is_asked_where_one_is_named(tmp_path, monkeypatch, command):
+    """`conf/other` keeps its record elsewhere than `conf/base`."""
+    project = tmp_path / "project"
+    shutil.copytree(PROJECT / "conf", project / "conf", ignore=shutil.ignore_patterns("local"))
+    shutil.copy(PROJECT / "pyproject.toml", project)
+    for name in ("local", "other"):
+        (project / "conf" / name).mkdir()
+    (project / "src").mkdir()
+    (project / "conf" / "other" / "mlflow.yml").write_text("tracking_uri: sqlite:///other.db\n")
+    monkeypatch.chdir(project)
+    asked = []
+
+    def look_up(run_id, settings, path):
+        asked.append(settings.tracking_uri)
+        raise ReproductionError("enough")
+
+    monkeypatch.setattr(reproduction, "look_up", look_up)
+    monkeypatch.setattr(
+        tracker, "synchronise", lambda settings, path: (asked.append(settings.tracking_uri), ["a"])[1:] * 2
+    )
+    for words in ([], ["--env=other"]):
+        result = run(*command, *words)
+        assert ("enough" if command[0] == "reproduce" else "1 runs are complete now") in result.output
+    assert asked == ["sqlite:///mlflow.db", "sqlite:///other.db"]

@@ -5,7 +5,13 @@ import pytest
 
 from weathermill.errors import VerificationError
 from weathermill.verification.scores import ScoreAccumulator
-from weathermill.verification.seasons import compare_seasons, seasonal_scores, seasons_within, with_seasons
+from weathermill.verification.seasons import (
+    compare_seasons,
+    enough_blocks,
+    seasonal_scores,
+    seasons_within,
+    with_seasons,
+)
 from weathermill.verification.significance import compare
 
 
@@ -59,7 +65,7 @@ def test_a_run_that_is_better_in_winter_alone_is_so_told(grid):
     seasons = compare_seasons(winter, two_years(grid, lambda month: 1.0, seed=3), n_resamples=500)
     assert seasons["season"].values.tolist() == ["DJF", "MAM", "JJA", "SON"]
     assert seasons["significant"].dims == ("season", "channel", "region", "lead_time")
-    assert seasons["significant"].sel(season="DJF").all()
+    assert seasons["significant"].sel(season="DJF").all() and enough_blocks(seasons, "DJF")
     np.testing.assert_allclose(
         seasons["rmse_change"].sel(season="DJF", region="global", lead_time=24), -30, atol=3
     )
@@ -94,4 +100,5 @@ def test_few_blocks_show_nothing_however_clear(grid):
     np.testing.assert_array_equal(alone["p_value"].sel(lead_time=24), 2.0 ** (1 - 14 // 3))
     assert alone["season"].values.tolist() == ["DJF"]
     whole = with_seasons(compare(ours, theirs, n_resamples=200), alone)
+    assert not enough_blocks(alone, "DJF")
     assert seasons_within(whole) is None and whole.attrs["seasons"] == "DJF"

@@ -14,7 +14,7 @@ import xarray as xr
 from weathermill.verification.labels import counted, long_name, region_label
 from weathermill.verification.metrics import headline_channels
 from weathermill.verification.scorecards import comparison_scorecard
-from weathermill.verification.seasons import seasons_within
+from weathermill.verification.seasons import enough_blocks, seasons_within
 from weathermill.verification.significance import CHANGES
 from weathermill.verification.style import figure_data_uri
 from weathermill.verification.summary import SUMMARY_LEADS
@@ -158,7 +158,13 @@ def _seasons(comparison: xr.Dataset, names: tuple[str, str]) -> list[dict[str, A
         ]
         inits = counted(most if least == most else f"{least} to {most}", "initial time")
         shown.append(
-            {"name": season, "inits": inits, "verdicts": verdicts(seasons, season), "figures": figures}
+            {
+                "name": season,
+                "inits": inits,
+                "enough": enough_blocks(seasons, season),
+                "verdicts": verdicts(seasons, season),
+                "figures": figures,
+            }
         )
     return shown
 

@@ -140,6 +140,15 @@ def compare_seasons(
     return result
 
 
+def enough_blocks(seasons: xr.Dataset, season: str) -> bool:
+    """Whether a season holds enough independent blocks, at any lead time, for any difference to be significant."""
+    here = seasons.sel(season=season)
+    n_blocks = int(
+        (here["n_init"] // here["block"].where(here["block"] > 0, 1)).where(here["block"] > 0, 0).max()
+    )
+    return 2.0 ** (1 - n_blocks) <= 1 - float(seasons.attrs.get("level", 0.95))
+
+
 def with_seasons(comparison: xr.Dataset, seasons: xr.Dataset) -> xr.Dataset:
     """Add a comparison by season to the one over all initial times; alone, where there is one season only."""
     comparison = comparison.assign_attrs(seasons=", ".join(seasons["season"].to_numpy().tolist()))

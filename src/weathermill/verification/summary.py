@@ -10,7 +10,7 @@ import xarray as xr
 from weathermill.verification.labels import channel_units, counted, number, region_label, short_name
 from weathermill.verification.metrics import headline_channels, rmse_ratio
 from weathermill.verification.scores import CLIMATOLOGY, FORECAST, PERSISTENCE
-from weathermill.verification.seasons import seasons_within
+from weathermill.verification.seasons import enough_blocks, seasons_within
 
 SUMMARY_LEADS = (6.0, 24.0, 72.0, 120.0)
 
@@ -154,11 +154,11 @@ def _season_lines(comparison: xr.Dataset, region: str) -> list[str]:
         worse = int((significant & (at["rmse_change"] > 0)).sum())
         mean = float(at["rmse_change"].mean(skipna=True))
         told = f"mean RMSE change {mean:+.1f} %" if np.isfinite(mean) else "too few initial times"
+        verdict = f"significantly better in {better} and worse in {worse}"
+        if not enough_blocks(seasons, season):
+            verdict = "in too few independent blocks to be significant"
         counts = sorted({int(at["n_init"].min()), int(at["n_init"].max())})
-        lines.append(
-            f"  {season} ({' to '.join(map(str, counts))} initial times): {told}, significantly better in {better} and"
-            f" worse in {worse}."
-        )
+        lines.append(f"  {season} ({' to '.join(map(str, counts))} initial times): {told}, {verdict}.")
     return lines
 
 

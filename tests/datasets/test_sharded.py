@@ -16,6 +16,7 @@ import pytest
 import xarray as xr
 
 from weathermill.datasets import ZarrFieldsDataset, sharded
+from weathermill.fields.inspection import InspectionReport
 from weathermill.fields.layout import GuardedReader
 from weathermill.fields.opening import open_sources
 from weathermill.parameters import IngestParameters, SplitParameters
@@ -89,7 +90,7 @@ def prepare(paths, *, block_bytes=2400, **parameters):
     splits = SplitParameters()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(nodes, "canonicalise", functools.partial(nodes.canonicalise, block_bytes=block_bytes))
-        return nodes.ingest_fields(raw, nodes.inspect_sources(raw, asked, splits), asked, splits)
+        return nodes.ingest_fields(raw, InspectionReport(), asked, splits)
 
 
 def ingest(paths, target, *, reads=None, save_args=SMALL, **parameters):
@@ -371,10 +372,23 @@ def test_several_processes_write_what_one_thread_writes(files):
     assert len(shards(files / "cluster.zarr")) == 16
 
 
-def test_a_cluster_is_given_no_pool_of_threads():
-    """It would be part of the configuration that workers are sent which take the place of dead ones."""
+def test_a_cluster_is_given_no_pool_of_threads(files, monkeypatch):
+    """It could not be sent to workers, nor be part of the configuration of those that replace dead ones."""
     distributed = pytest.importorskip("distributed")
-    with sharded._threads():
-        assert dask.config.get("pool") is not None
-    with distributed.Client(n_workers=1, processes=False, dashboard_address=None), sharded._threads():
-        assert dask.config.get("pool", None) is None
+    given = []
+    original = dask.compute
+
+    def noted(*tasks, **options):
+        given.append((sorted(options), dask.config.get("pool", None)))
+        return original(*tasks, **options)
+
+    fields = prepare([files / "m0.nc"])
+    monkeypatch.setattr(sharded.dask, "compute", noted)
+    dataset = ZarrFieldsDataset(filepath=str(files / "fields.zarr"), save_args=SMALL)
+    dataset.save(fields)
+    assert given and set(map(str, given)) == {"(['pool'], None)"}
+    given.clear()
+    dataset.start_afresh()
+    with distributed.Client(n_workers=1, processes=False, dashboard_address=":0"):
+        dataset.save(fields)
+    assert given and set(map(str, given)) == {"([], None)"}

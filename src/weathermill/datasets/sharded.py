@@ -21,6 +21,8 @@ from typing import Any
 
 import dask
 import dask.array as da
+import dask.base
+import dask.threaded
 import numpy as np
 import xarray as xr
 import zarr
@@ -67,6 +69,7 @@ class ShardedWriter:
         self.varying = {str(name): v for name, v in fields.data_vars.items() if "time" in v.dims}
         self.flags = {name: v for name, v in self.varying.items() if v.dims == ("time",)}
         self.done: dict[int, Files] = {}
+        self.pool: ThreadPoolExecutor | None = None
         self.afresh = afresh or trace is None
 
     def write(self, label: str) -> None:
@@ -80,7 +83,8 @@ class ShardedWriter:
         with writable(self.target):
             try:
                 self._prepare()
-                with Progress(label, self.steps, "time steps") as progress, _threads():
+                # Leaving it waits for threads that still write when an error goes on: what they wrote would stay behind.
+                with _pool() as self.pool, Progress(label, self.steps, "time steps") as progress:
                     self._fill(progress)
                 self._finish()
             except BaseException:
@@ -236,7 +240,10 @@ class ShardedWriter:
                 )
                 owners.append(k)
         stored: list[Files] = [{} for _ in blocks]
-        for k, result in zip(owners, dask.compute(*tasks), strict=True):
+        # Not by Dask's configuration, which a cluster sends to workers and tasks inside tasks would wait in.
+        threads = dask.base.get_scheduler(collections=tasks) is dask.threaded.get
+        results = dask.compute(*tasks, **({"pool": self.pool} if threads else {}))
+        for k, result in zip(owners, results, strict=True):
             stored[k].update(result.reshape(-1)[0])
         return stored
 
@@ -268,16 +275,8 @@ class ShardedWriter:
         remove(self.work)
 
 
-@contextlib.contextmanager
-def _threads() -> Iterator[None]:
-    """Have Dask's threads end before an error goes on: what they still wrote would stay behind otherwise."""
-    # A cluster needs none, and could not send it to workers that it starts in the place of dead ones.
-    if dask.config.get("pool", None) is not None or _on_cluster():
-        yield
-        return
-    count = dask.config.get("num_workers", None) or CPU_COUNT
-    with ThreadPoolExecutor(count) as pool, dask.config.set(pool=pool):
-        yield
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT)
 
 
 def _workers() -> int:
@@ -288,13 +287,3 @@ def _workers() -> int:
         return max(1, len(get_client().nthreads()))
     except (ImportError, ValueError):
         return 1
-
-
-def _on_cluster() -> bool:
-    try:
-        from distributed import get_client
-
-        get_client()
-    except (ImportError, ValueError):
-        return False
-    return True

@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.fields.coordinates import TIME
+from weathermill.fields.findings import Held
 from weathermill.fields.opening import OpenedSources
 from weathermill.fields.survey import survey
 from weathermill.fields.timeaxis import selection
@@ -65,7 +66,8 @@ def step_origins(opened: OpenedSources, times: np.ndarray) -> tuple[tuple[str, .
     timeless
         Digest of the sources without times.
     """
-    surveyed = survey(opened.datasets, opened.names, [])
+    # Whoever made the fields has told what there is to tell.
+    surveyed = survey(opened.datasets, opened.names, Held("origins"))
     identities = [digest([d.size, d.modified, d.sha256]) for d in opened.descriptions]
     holders: dict[Any, list[str]] = {}
     timeless = []

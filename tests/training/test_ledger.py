@@ -154,3 +154,11 @@ def test_training_on_meta_tensors_takes_no_optimiser_step():
     )
     loss, per_channel = step.accumulate_gradients(torch.empty(2, 2, 5, 17, 32, device="meta"))
     assert loss.is_meta and per_channel.shape == (1, 5)
+
+
+def test_sizes_are_known_for_networks_whose_constraints_name_channels():
+    named = ModelConfig(
+        base_channels=4, depth=1, non_negative=["specific_humidity"], conserve_mean=["surface_pressure"]
+    )
+    plain = ModelConfig(base_channels=4, depth=1)
+    assert predict(named, 3, (16, 32), 2).total == predict(plain, 3, (16, 32), 2).total

@@ -162,3 +162,9 @@ def test_sizes_are_known_for_networks_whose_constraints_name_channels():
     )
     plain = ModelConfig(base_channels=4, depth=1)
     assert predict(named, 3, (16, 32), 2).total == predict(plain, 3, (16, 32), 2).total
+
+
+def test_a_forecaster_that_is_ready_to_forecast_is_predicted_as_one_that_trains():
+    model = forecaster((16, 32), 4, base_channels=8, depth=1)
+    expected = predict_for(model.train(), 2, rollout=2).parts
+    assert predict_for(model.eval(), 2, rollout=2).parts == expected and not model.training

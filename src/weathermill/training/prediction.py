@@ -203,7 +203,7 @@ def predict_for(
     With a `loss`, which is left alone too, its own images count.
     """
     config = (step_config or StepConfig()).resolved("cuda")
-    copied = copy.deepcopy(forecaster).to("meta")
+    copied = copy.deepcopy(forecaster).to("meta").train()
     network = copied.network
     lowered = _DTYPES.get(config.precision)
     if hasattr(network, "takes_fast_pass"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,22 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as safetensors_from
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from weathermill.errors import ModelError
 from weathermill.models.constraints import make_constraints
+from weathermill.models.files import CONFIG_FILE, read_model, write_model
 from weathermill.models.missing import MissingValues
 from weathermill.models.registry import ModelConfig, build_network
 from weathermill.tensors.channels import ChannelTable
-from weathermill.tensors.files import sealed_json, unseal_json, write_atomic, writing
+from weathermill.tensors.files import unseal_json
 
 if TYPE_CHECKING:
     from weathermill.tensors.store import TensorStore
 
 FORMAT = "weathermill-forecaster/1"
-WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "model.json"
 
 
 def damping(ratio: np.ndarray) -> np.ndarray:
@@ -305,18 +305,10 @@ class Forecaster(nn.Module):
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``model.safetensors`` and ``model.json`` to `folder`, each atomically; returns the folder.
-
-        The JSON is written last and holds the SHA-256 of the weights, so that a half-written pair shows.
-        """
+        """Write ``model.safetensors`` and ``model.json`` to `folder`, which change together; returns the folder."""
         folder = Path(folder)
-        with writing(folder, "the model"):
-            folder.mkdir(parents=True, exist_ok=True)
-            tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-            data = safetensors_bytes(tensors)
-            write_atomic(folder / WEIGHTS_FILE, data)
-            metadata = {**self.metadata(), "weights_sha256": hashlib.sha256(data).hexdigest()}
-            write_atomic(folder / CONFIG_FILE, sealed_json(metadata))
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        write_model(folder, safetensors_bytes(tensors), self.metadata())
         return folder
 
     @classmethod
@@ -329,19 +321,12 @@ class Forecaster(nn.Module):
             When a file is missing, damaged or of another format.
         """
         folder = Path(folder)
-        weights = folder / WEIGHTS_FILE
-        try:
-            metadata = unseal_json((folder / CONFIG_FILE).read_bytes())
-            data = weights.read_bytes()
-        except (OSError, ValueError) as error:
-            raise ModelError(f"The model cannot be read: {error}.", where=str(folder)) from error
+        metadata, data = read_model(folder)
         if metadata.get("format") != FORMAT:
             raise ModelError(
                 f"The model has format {metadata.get('format')!r}; this version reads {FORMAT!r}.",
                 where=str(folder),
             )
-        if hashlib.sha256(data).hexdigest() != metadata["weights_sha256"]:
-            raise ModelError("The weights do not match the checksum in model.json.", where=str(weights))
         channels = ChannelTable.from_dicts(metadata["channels"])
         grid = len(metadata["latitude"]), len(metadata["longitude"])
         forecaster = cls(
@@ -352,10 +337,9 @@ class Forecaster(nn.Module):
             time_step=metadata["time_step"],
         )
         try:
-            with safe_open(weights, framework="pt") as file:
-                forecaster.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+            forecaster.load_state_dict(safetensors_from(data))
         except (SafetensorError, RuntimeError) as error:
-            raise ModelError(f"The weights do not fit the model: {error}", where=str(weights)) from error
+            raise ModelError(f"The weights do not fit the model: {error}", where=str(folder)) from error
         return forecaster.to(device).eval()
 
     def _check_statistics(self, mean: np.ndarray, std: np.ndarray, tendency_std: np.ndarray) -> None:

@@ -28,6 +28,9 @@ TIERS = ("auto", "device", "pinned", "mapped")
 # host.
 DEVICE_SHARE = 0.4
 HOST_SHARE = 0.5
+# Batches that the mapped tier reads ahead: more of them even out how long reads take, at the cost of page-locked memory.
+LEAST_AHEAD, MOST_AHEAD = 3, 6
+READ_AHEAD_BYTES = 2 * 2**30
 
 
 class Batch(NamedTuple):
@@ -61,7 +64,9 @@ class Epoch:
 
     def close(self) -> None:
         """Leave the rest, and stop what reads it."""
-        self._source.close()
+        close = getattr(self._source, "close", None)
+        if close is not None:
+            close()
 
 
 class Feed:
@@ -126,7 +131,9 @@ class Feed:
         """Count the batches of an epoch on this rank."""
         return self.sampling.batches(self.steps if steps is None else steps)
 
-    def epoch(self, epoch: int = 0, start_batch: int = 0, steps: int | None = None) -> Epoch:
+    def epoch(
+        self, epoch: int = 0, start_batch: int = 0, steps: int | None = None, *, after: bool = False
+    ) -> Epoch:
         """Begin an epoch: reading and copying start at once, ahead of the first batch that is asked for.
 
         Parameters
@@ -137,16 +144,18 @@ class Feed:
             Where to begin: the rest is what an uninterrupted epoch gives from there on.
         steps
             Time steps of a window, at most those that the feed was made for; all when None.
+        after
+            Let the epoch under way go on, and read this one's first batches while its last ones are worked on.
 
         Returns
         -------
         Epoch
-            An iterator of `Batch`. Beginning another epoch ends the one before.
+            An iterator of `Batch`. Beginning another epoch ends the one before, unless `after`.
         """
         steps = self.steps if steps is None else steps
         if not 0 <= steps <= self.steps:
             raise ParameterError(f"The feed was made for up to {self.steps} steps; {steps} were asked for.")
-        return Epoch(self._source.epoch(self.sampling.epoch(epoch, steps, start_batch), steps))
+        return Epoch(self._source.epoch(self.sampling.epoch(epoch, steps, start_batch), steps, after))
 
     def take_copy_seconds(self) -> float:
         """Seconds that the copy engine was busy since the last call; 0 where nothing is copied on the way."""
@@ -206,7 +215,7 @@ def make_feed(
     rank: int = 0,
     world_size: int = 1,
     threads: int | None = None,
-    prefetch: int = 3,
+    prefetch: int | None = None,
     reader: str = "auto",
     device_budget: int | None = None,
     host_budget: int | None = None,
@@ -232,7 +241,8 @@ def make_feed(
     threads
         Reading threads; by default one a CPU core, at most 12.
     prefetch
-        Batches in the making, for the mapped tier.
+        Batches in the making, for the mapped tier; by default 3, and on CUDA up to 6 as far as they fit 2 GiB of
+        page-locked memory.
     reader
         ``"read"``, ``"memmap"`` or ``"auto"``: how the mapped tier reads, see `choose_reader`.
     device_budget, host_budget
@@ -272,6 +282,9 @@ def make_feed(
     threads = threads or max(
         1, min(12, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
     )
+    if prefetch is None:
+        fitting = READ_AHEAD_BYTES // max(1, batch_size * (steps + 1) * store.state_nbytes)
+        prefetch = min(MOST_AHEAD, max(LEAST_AHEAD, fitting)) if device.type == "cuda" else LEAST_AHEAD
     return Feed(store, split, sampling, steps, device, tier, reason, threads, max(1, prefetch), reader)
 
 

@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,94 +19,12 @@ import torch
 from weathermill.errors import WeathermillError
 from weathermill.tensors.shards import as_tensor
 from weathermill.tensors.store import TensorStore
-from weathermill.training.memory import HostBuffer
 from weathermill.training.reading import LOOK_SECONDS, ReadingThreads
 from weathermill.training.sampling import ReadPlan, plan_reads
+from weathermill.training.slots import CopyTimer, DeviceSlot, HostSlot, SlotPool
 
 # A larger read is cut by states, so that few windows of a fine grid still occupy all threads.
 _READ_BYTES = 32 * 2**20
-
-
-@dataclass
-class CopyTimer:
-    """Adds up how long copies to a CUDA device took, from pairs of events, without waiting for them."""
-
-    seconds: float = 0.0
-    _pairs: deque[tuple[Any, Any]] = field(default_factory=deque)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, start: Any, stop: Any) -> None:
-        """Keep the events of one copy."""
-        with self._lock:
-            self._pairs.append((start, stop))
-            while self._pairs and self._pairs[0][1].query():
-                self._count(*self._pairs.popleft())
-
-    def _count(self, start: Any, stop: Any) -> None:
-        self.seconds += start.elapsed_time(stop) / 1e3
-
-    def take(self) -> float:
-        """Give the seconds so far and start from zero; waits for copies under way."""
-        with self._lock:
-            while self._pairs:
-                self._pairs[0][1].synchronize()
-                self._count(*self._pairs.popleft())
-            seconds, self.seconds = self.seconds, 0.0
-        return seconds
-
-
-class DeviceSlot:
-    """A buffer on the device that batches pass through, with the events that keep them apart.
-
-    `copied` is recorded on the copying stream when the batch is there, `released` on the computing stream
-    when it is no longer needed.
-    """
-
-    def __init__(self, shape: tuple[int, ...], index: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.tensor = torch.empty(shape, dtype=dtype, device=device)
-        self.index = torch.empty(index, dtype=torch.int64, device=device)
-        self.copied: torch.cuda.Event | None = None
-        self.released: torch.cuda.Event | None = None
-
-    def begin(self, stream: torch.cuda.Stream) -> torch.cuda.Event:
-        """Have the copying stream wait until the slot is free; gives an event of the copy's start."""
-        if self.released is not None:
-            stream.wait_event(self.released)
-        start = torch.cuda.Event(enable_timing=True)
-        start.record(stream)
-        return start
-
-    def end(self, stream: torch.cuda.Stream) -> torch.cuda.Event:
-        """Mark the copy as queued."""
-        self.copied = torch.cuda.Event(enable_timing=True)
-        self.copied.record(stream)
-        return self.copied
-
-    def hand_over(self) -> None:
-        """Have the computing stream wait for the copy."""
-        torch.cuda.current_stream(self.tensor.device).wait_event(self.copied)
-
-    def release(self) -> None:
-        """Say that all work on the slot has been queued."""
-        self.released = torch.cuda.Event()
-        self.released.record(torch.cuda.current_stream(self.tensor.device))
-
-
-class HostSlot:
-    """A page-locked buffer that a batch is read into; `copied` is recorded when the device has it."""
-
-    def __init__(self, states: int, store: TensorStore, pin: bool) -> None:
-        self.buffer = HostBuffer((states, *store.state_shape), store.numpy_dtype, pin)
-        self.array = self.buffer.array
-        self.tensor = as_tensor(self.array, store.dtype)
-        self.index_buffer = HostBuffer((states,), np.dtype(np.int64), pin)
-        self.index = torch.from_numpy(self.index_buffer.array)
-        self.copied: torch.cuda.Event | None = None
-
-    def close(self) -> None:
-        """Unlock the memory."""
-        self.buffer.close()
-        self.index_buffer.close()
 
 
 _Ready = tuple[np.ndarray, ReadPlan, Any]
@@ -191,21 +108,32 @@ class MappedReader:
         self._read = READERS[self.reader](store)
         self.device_slots: list[DeviceSlot] = []
         self._stream = torch.cuda.Stream(device) if self.cuda else None
-        self._active: MappedEpoch | None = None
         if self.cuda:
             shape = (states, *store.state_shape)
             self.device_slots = [DeviceSlot(shape, states, store.torch_dtype, device) for _ in range(3)]
+        self.changed = threading.Condition()
+        self._active: list[MappedEpoch] = []
+        self._refill()
+
+    def _refill(self) -> None:
+        self.free_host = SlotPool(self.host, self.changed)
+        self.free_device = SlotPool(self.device_slots, self.changed)
+
+    def _end_active(self) -> None:
+        for epoch in reversed(self._active):
+            epoch.close()
+        self._active = []
 
     def close(self) -> None:
         """Stop the threads and give the buffers back."""
-        if self._active is not None:
-            self._active.close()
+        self._end_active()
         self.threads.close()
         if self.cuda:
             torch.cuda.synchronize(self.device)
         for slot in self.host:
             slot.close()
-        self.host, self.device_slots, self._active = [], [], None
+        self.host, self.device_slots = [], []
+        self._refill()
 
     def submit(self, plan: ReadPlan, slot: HostSlot) -> list[Future]:
         """Have the threads read a batch into a buffer."""
@@ -230,16 +158,26 @@ class MappedReader:
             source.copied = target.end(self._stream)
             self.copies.add(start, source.copied)
 
-    def epoch(self, batches: Sequence[np.ndarray], steps: int) -> MappedEpoch:
+    def epoch(self, batches: Sequence[np.ndarray], steps: int, after: bool = False) -> MappedEpoch:
         """Begin to read the batches of an epoch; gives an iterator of (starts, window).
 
-        Reading begins at once, so that an epoch asked for before it is needed starts without a wait. An epoch that
-        was not finished ends here: the buffers serve one at a time.
+        Parameters
+        ----------
+        batches
+            Window starts of each batch.
+        steps
+            A window has ``steps + 1`` states.
+        after
+            Read these when the epoch under way has no more to read, into the buffers that it leaves free; that epoch goes
+            on. Otherwise reading begins at once, and an epoch that was not finished ends here.
         """
-        if self._active is not None:
-            self._active.close()
-        self._active = MappedEpoch(self, batches, steps)
-        return self._active
+        self._active = [epoch for epoch in self._active if not epoch.ended]
+        if not after:
+            self._end_active()
+            self._refill()
+        before = self._active[-1] if self._active else None
+        self._active.append(MappedEpoch(self, batches, steps, before))
+        return self._active[-1]
 
 
 class MappedEpoch:
@@ -253,18 +191,23 @@ class MappedEpoch:
         Window starts of each batch.
     steps
         A window has ``steps + 1`` states.
+    before
+        The epoch that goes first.
     """
 
-    def __init__(self, reader: MappedReader, batches: Sequence[np.ndarray], steps: int) -> None:
+    def __init__(
+        self,
+        reader: MappedReader,
+        batches: Sequence[np.ndarray],
+        steps: int,
+        before: MappedEpoch | None = None,
+    ) -> None:
         self.reader, self.batches, self.steps = reader, batches, steps
+        self._before = before
         self._ready: queue.Queue[_Ready | BaseException | None] = queue.Queue()
-        self._free_host: queue.Queue[HostSlot | None] = queue.Queue()
-        self._free_device: queue.Queue[DeviceSlot | None] = queue.Queue()
-        for slot in reader.host:
-            self._free_host.put(slot)
-        for slot in reader.device_slots:
-            self._free_device.put(slot)
         self._stop = threading.Event()
+        # All reads are under way; all batches are handed over, or never will be.
+        self._all_begun = self._all_ready = False
         self._current: Any = None
         self._worker = threading.Thread(target=self._work, name="weathermill-feed", daemon=True)
         self._worker.start()
@@ -297,23 +240,53 @@ class MappedEpoch:
                 if not alive:
                     return self.reader.threads.failure("the thread that prepares batches is gone")
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is closed, with all buffers given back."""
+        return self._stop.is_set() and not self._worker.is_alive()
+
     def _release(self) -> None:
         slot, self._current = self._current, None
         if slot is None:
             return
         if self.reader.cuda:
             slot.release()
-            self._free_device.put(slot)
-        else:
-            self._free_host.put(slot)
+        self._give_back(slot)
+
+    def _give_back(self, slot: Any) -> None:
+        (self.reader.free_device if self.reader.cuda else self.reader.free_host).put(slot)
+
+    def _tell(self, **flags: bool) -> None:
+        with self.reader.changed:
+            for name, value in flags.items():
+                setattr(self, name, value)
+            self.reader.changed.notify_all()
+
+    def _let_first(self, flag: str) -> None:
+        """Wait until the epoch before has come so far, or is gone."""
+        before = self._before
+        with self.reader.changed:
+            while (
+                before is not None
+                and before._worker.is_alive()
+                and not (getattr(before, flag) or self._stop.is_set())
+            ):
+                self.reader.changed.wait(LOOK_SECONDS)
 
     def close(self) -> None:
         """Stop reading; the buffers are free once the worker has gone."""
         self._release()
         self._stop.set()
-        self._free_device.put(None)
-        self._free_host.put(None)
+        self._tell()
         self._worker.join()
+        self._before = None
+        while True:
+            try:
+                item = self._ready.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(item, tuple):
+                self._give_back(item[2])
 
     def _windows(self, slot: Any, plan: ReadPlan, batch: int) -> torch.Tensor:
         shape = (batch, self.steps + 1, *self.reader.store.state_shape)
@@ -334,30 +307,43 @@ class MappedEpoch:
         # Host buffers that the device is still copying from.
         copying: deque[HostSlot] = deque()
         todo = deque(self.batches)
+        stopped = self._stop.is_set
+        free_host = self.reader.free_host
+
+        def recycle(wait: bool) -> None:
+            while copying and (copying[0].copied.query() or wait):
+                copying[0].copied.synchronize()
+                free_host.put(copying.popleft())
+                wait = False
+
         try:
-            while (todo or reading) and not self._stop.is_set():
+            self._let_first("_all_begun")
+            while (todo or reading) and not stopped():
                 while todo:
-                    while copying and (copying[0].copied.query() or not (reading or self._free_host.qsize())):
-                        copying[0].copied.synchronize()
-                        self._free_host.put(copying.popleft())
-                    if reading and not self._free_host.qsize():
+                    recycle(wait=not (reading or len(free_host)))
+                    if reading and not len(free_host):
                         break
-                    slot = self._free_host.get()
+                    slot = free_host.take(stopped)
                     if slot is None:
                         return
                     plan = plan_reads(todo[0], self.steps)
                     reading.append((todo.popleft(), plan, slot, self.reader.submit(plan, slot)))
+                if not todo:
+                    self._tell(_all_begun=True)
                 starts, plan, slot, futures = reading[0]
                 self.reader.threads.finish(futures)
                 target: Any = slot
                 if self.reader.cuda:
-                    target = self._free_device.get()
+                    # Those of the epoch before are needed first; it might wait for ever for what is taken here.
+                    self._let_first("_all_ready")
+                    target = self.reader.free_device.take(stopped)
                     if target is None:
                         return
                     self.reader.copy(slot, target, plan)
                     copying.append(slot)
                 reading.popleft()
                 self._ready.put((starts, plan, target))
+                recycle(wait=False)
             self._ready.put(None)
         except WeathermillError as error:
             self._ready.put(error)
@@ -366,7 +352,10 @@ class MappedEpoch:
             failure.__cause__ = error
             self._ready.put(failure)
         finally:
-            for *_, futures in reading:
+            self._tell(_all_begun=True, _all_ready=True)
+            for _, _, slot, futures in reading:
                 self.reader.threads.abandon(futures)
+                free_host.put(slot)
             for slot in copying:
                 slot.copied.synchronize()
+                free_host.put(slot)

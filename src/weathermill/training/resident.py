@@ -12,9 +12,9 @@ import torch
 from weathermill.tensors.shards import as_tensor
 from weathermill.tensors.store import TensorStore
 from weathermill.training.memory import HostBuffer
-from weathermill.training.prefetch import CopyTimer, DeviceSlot
 from weathermill.training.reading import ReadingThreads
 from weathermill.training.sampling import ReadPlan, plan_reads
+from weathermill.training.slots import CopyTimer, DeviceSlot
 
 _CHUNK_BYTES = 256 * 2**20
 
@@ -119,23 +119,31 @@ class DeviceTier:
         else:
             self.data = load_device(store, index, threads, device)
 
-    def epoch(self, batches: Sequence[np.ndarray], steps: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Yield (starts, window) for each batch."""
+    def epoch(
+        self, batches: Sequence[np.ndarray], steps: int, after: bool = False
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Give an iterator of (starts, window) over the batches; the order of the whole epoch goes over at once.
+
+        A small copy per batch would wait for the stream each time.
+        """
+        del after  # Nothing is read ahead: epochs do not meet.
         if not batches:
-            return
+            return iter(())
         lengths = [len(starts) * (steps + 1) for starts in batches]
         times = np.concatenate([(starts[:, None] + np.arange(steps + 1)).reshape(-1) for starts in batches])
+        local = self.index.local(times)
         if self.host is not None:
-            local = self.index.local(times)
-            edges = np.cumsum([0, *lengths])
-            for k, starts in enumerate(batches):
-                states = np.take(self.host, local[edges[k] : edges[k + 1]], axis=0)
-                yield starts, as_tensor(states, self.dtype).view(len(starts), steps + 1, *self.shape)
-            return
-        # The order of the whole epoch goes over at once: a small copy per batch would wait for the stream
-        # each time.
-        positions = torch.from_numpy(self.index.local(times)).to(self.device)
-        for starts, part in zip(batches, positions.split(lengths), strict=True):
+            return self._gather_on_host(batches, np.split(local, np.cumsum(lengths)[:-1]), steps)
+        positions = torch.from_numpy(local).to(self.device)
+        return self._gather(batches, positions.split(lengths), steps)
+
+    def _gather_on_host(self, batches, parts, steps):
+        for starts, part in zip(batches, parts, strict=True):
+            states = np.take(self.host, part, axis=0)
+            yield starts, as_tensor(states, self.dtype).view(len(starts), steps + 1, *self.shape)
+
+    def _gather(self, batches, parts, steps):
+        for starts, part in zip(batches, parts, strict=True):
             yield starts, self.data.index_select(0, part).view(len(starts), steps + 1, *self.shape)
 
     def close(self) -> None:
@@ -167,14 +175,22 @@ class PinnedTier:
         self.copies = CopyTimer()
         self._stream = torch.cuda.Stream(device)
         self.slots = [DeviceSlot((states, *self.shape), states, store.torch_dtype, device) for _ in range(3)]
-        self._active: PinnedEpoch | None = None
+        self.free = deque(self.slots)
+        self._active: list[PinnedEpoch] = []
 
-    def epoch(self, batches: Sequence[np.ndarray], steps: int) -> PinnedEpoch:
-        """Begin to copy the batches of an epoch; gives an iterator of (starts, window)."""
-        if self._active is not None:
-            self._active.close()
-        self._active = PinnedEpoch(self, batches, steps)
-        return self._active
+    def epoch(self, batches: Sequence[np.ndarray], steps: int, after: bool = False) -> PinnedEpoch:
+        """Begin to copy the batches of an epoch; gives an iterator of (starts, window).
+
+        With `after`, when the epoch under way has no more to copy; otherwise at once, and that one ends here.
+        """
+        self._active = [epoch for epoch in self._active if not epoch.ended]
+        if not after:
+            for epoch in self._active:
+                epoch.close()
+            self._active, self.free = [], deque(self.slots)
+        before = self._active[-1] if self._active else None
+        self._active.append(PinnedEpoch(self, batches, steps, before))
+        return self._active[-1]
 
     def copy(self, starts: np.ndarray, steps: int, target: DeviceSlot) -> ReadPlan:
         """Queue the copies of a batch to the device."""
@@ -196,37 +212,44 @@ class PinnedTier:
         """Free the memory."""
         torch.cuda.synchronize(self.device)
         self.buffer.close()
-        self.slots, self._active = [], None
+        self.slots, self._active = [], []
+        self.free.clear()
         self.data = torch.empty(0)
 
 
 class PinnedEpoch:
     """The batches of one epoch on their way: an iterator of (starts, window), each valid until the next."""
 
-    def __init__(self, tier: PinnedTier, batches: Sequence[np.ndarray], steps: int) -> None:
-        self.tier, self.steps = tier, steps
+    def __init__(
+        self, tier: PinnedTier, batches: Sequence[np.ndarray], steps: int, before: PinnedEpoch | None = None
+    ) -> None:
+        self.tier, self.steps, self.ended = tier, steps, False
         self._todo = deque(batches)
-        self._free = deque(tier.slots)
         self._ahead: deque[tuple[np.ndarray, ReadPlan, DeviceSlot]] = deque()
         self._current: DeviceSlot | None = None
-        self._fill()
+        self._next: PinnedEpoch | None = None
+        if before is not None:
+            before._next = self
+        if before is None or not before._todo:
+            self._fill()
 
     def _fill(self) -> None:
         # Two copies ahead: the one that the next batch needs, and one to keep the copy engine busy.
-        while self._free and self._todo:
-            starts, target = self._todo.popleft(), self._free.popleft()
+        free = self.tier.free
+        while free and self._todo:
+            starts, target = self._todo.popleft(), free.popleft()
             self._ahead.append((starts, self.tier.copy(starts, self.steps, target), target))
+        if free and self._next is not None:
+            self._next._fill()
 
     def __iter__(self) -> PinnedEpoch:
         return self
 
     def __next__(self) -> tuple[np.ndarray, torch.Tensor]:
-        if self._current is not None:
-            self._current.release()
-            self._free.append(self._current)
-            self._current = None
+        self._release()
         self._fill()
         if not self._ahead:
+            self.close()
             raise StopIteration
         starts, plan, slot = self._ahead.popleft()
         slot.hand_over()
@@ -236,10 +259,20 @@ class PinnedEpoch:
             states = states.index_select(0, slot.index[: plan.index.size])
         return starts, states.view(len(starts), self.steps + 1, *self.tier.shape)
 
-    def close(self) -> None:
-        """Leave the rest of the epoch."""
+    def _release(self) -> None:
         if self._current is not None:
             self._current.release()
+            self.tier.free.append(self._current)
             self._current = None
+
+    def close(self) -> None:
+        """Leave the rest of the epoch; an epoch that waits for it goes on."""
+        if self.ended:
+            return
+        self.ended = True
+        self._release()
         self._todo.clear()
+        self.tier.free.extend(slot for *_, slot in self._ahead)
         self._ahead.clear()
+        if self._next is not None:
+            self._next._fill()

@@ -139,6 +139,9 @@ class Trainer:
             log_weights(self.step.loss, self.forecaster, self.tracker)
             if self.budget is not None:
                 self.budget.log(self.tracker)
+        if not resume:
+            # While the first checkpoint is saved.
+            self._ahead = self.feed.epoch(0, 0, self.config.steps(0))
         # A crash may have come after metrics were sent and before the first checkpoint.
         self.log = MetricLog(self.tracker, resumed=resume)
         if self.checkpoints is None:
@@ -212,6 +215,9 @@ class Trainer:
         began = time.perf_counter()
         batches = self._ahead or self.feed.epoch(self.epoch, self.batch, steps)
         self._ahead = None
+        if self.epoch + 1 < self.config.epochs:
+            # Its first batches are read while the last ones of this epoch are worked on, validated and saved.
+            self._ahead = self.feed.epoch(self.epoch + 1, 0, self.config.steps(self.epoch + 1), after=True)
         for batch in self.meter.batches(batches):
             rate = self.rate_of(self.global_step)
             if rate != self._rate:
@@ -234,9 +240,6 @@ class Trainer:
             if self._checkpoint_due() and self.batch < self.feed.batches(steps):
                 self._save(None)
         self._watch()
-        if self.epoch + 1 < self.config.epochs:
-            # While this epoch is validated and saved, the next one's first batches are read.
-            self._ahead = self.feed.epoch(self.epoch + 1, 0, self.config.steps(self.epoch + 1))
         seconds = time.perf_counter() - began
         self._samples += self.meter.samples
         self._seconds += seconds

@@ -79,7 +79,8 @@ def cases(size: str) -> dict[str, list[list[str]]]:
 COLUMNS = {
     "step": ("case", "grid", "batch", "rollout", "step_ms", "samples_per_second", "speedup", "tflops", "peak_gib", "whole_s"),
     "end_to_end": (
-        "case", "grid", "batch", "samples_per_second", "waiting_share", "copying_share", "first_epoch_s", "store_gib",
+        "case", "grid", "batch", "samples_per_second", "waiting_share", "starting_share", "copying_share",
+        "first_epoch_s", "store_gib",
     ),
     "ledger": (
         "grid", "batch", "rollout", "recompute", "precision", "predicted_mib", "measured_mib", "error", "fragmentation_mib",

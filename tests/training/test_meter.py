@@ -41,6 +41,19 @@ def test_shares_follow_the_clock():
     assert "reading is the limit" in meter.advice(summary)
 
 
+def test_what_an_epochs_first_batch_takes_is_told_apart():
+    def slow_start():
+        time.sleep(0.1)
+        yield from batches(5, 0.01)
+
+    meter = StarvationMeter(feed(), None, CPU)
+    for _ in meter.batches(slow_start()):
+        time.sleep(0.01)
+    summary = meter.summary()
+    assert meter.starting == pytest.approx(0.11, abs=0.03)
+    assert 0.4 < summary["feed/starting_share"] < summary["feed/waiting_share"]
+
+
 def test_what_follows_a_step_is_neither_waiting_nor_computing():
     meter = StarvationMeter(feed(), None, CPU)
     for _ in meter.batches(batches(5, 0.02)):

@@ -197,7 +197,7 @@ def train(
 
 def _record_feed(tracker: Tracker, trainer: Trainer) -> None:
     """Put the starvation meter's account of each epoch on record, with its line of advice."""
-    names = ("waiting", "computing", "optimising", "copying", "host_waiting")
+    names = ("waiting", "starting", "computing", "optimising", "copying", "host_waiting")
     lines = [
         f"Feed: {trainer.feed.tier} ({trainer.feed.reason})",
         f"Last epoch: {trainer.advice}",

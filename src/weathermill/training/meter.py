@@ -49,7 +49,7 @@ class StarvationMeter:
     def reset(self) -> None:
         """Begin a new epoch."""
         self.waiting = self.busy = self.computing = self.optimising = 0.0
-        self.host_waiting = 0.0
+        self.host_waiting = self.starting = 0.0
         self.steps = self.samples = 0
         self._pending: list[tuple[Any, Any, Any]] = []
         self._last_end: Any = None
@@ -110,11 +110,16 @@ class StarvationMeter:
             self._paused = False
             self._settle(False)
             return
-        self.waiting += start - before
-        self.busy += end - start
+        self._count(start - before, end - start)
         if self._marked and self._stepped is not None:
             self.computing += self._mark - start
             self.optimising += self._stepped - self._mark
+
+    def _count(self, waiting: float, busy: float) -> None:
+        if not self.waiting + self.busy:
+            self.starting = waiting
+        self.waiting += waiting
+        self.busy += busy
 
     def _settle(self, wait: bool) -> None:
         done = 0
@@ -123,8 +128,7 @@ class StarvationMeter:
                 end.synchronize()
             elif not end.query():
                 break
-            self.waiting += before.elapsed_time(start) / 1e3
-            self.busy += start.elapsed_time(end) / 1e3
+            self._count(before.elapsed_time(start) / 1e3, start.elapsed_time(end) / 1e3)
             done += 1
         del self._pending[:done]
 
@@ -151,6 +155,7 @@ class StarvationMeter:
         -------
         dict
             ``feed/waiting_share``, ``feed/computing_share`` and ``feed/optimising_share`` add up to one;
+            ``feed/starting_share`` is the part of the waiting that came before the epoch's first batch.
             ``feed/copying_share`` is the copy engine's, which works at the same time.
             ``feed/host_waiting_share`` is the time that the host stood waiting for a batch.
             ``feed/samples_per_second`` is of the steps alone.
@@ -166,6 +171,7 @@ class StarvationMeter:
             "feed/waiting_share": self.waiting / total,
             "feed/computing_share": self.busy / total * (1 - optimising),
             "feed/optimising_share": self.busy / total * optimising,
+            "feed/starting_share": self.starting / total,
             "feed/copying_share": self.feed.take_copy_seconds() / total,
             "feed/host_waiting_share": self.host_waiting / max(elapsed, 1e-9),
             "feed/samples_per_second": self.samples / total,

@@ -235,3 +235,17 @@ def test_a_file_behind_a_web_server(tmp_path, make_source, handler):
         np.testing.assert_array_equal(fields["temperature"], source["t"])
         with pytest.raises(UnreadableSourceError, match=r"old\.nc"):
             ingested(f"{url}/old.nc", variables=["temperature"])
+
+
+def test_the_documentation_names_tests_that_exist():
+    tests = Path(__file__).resolve().parents[1]
+    page = (tests.parent / "docs" / "data.md").read_text()
+    table = page.split("and the test that shows it")[1].split("\n## ")[0]
+    file, count = "", 0
+    for named, test in re.findall(r"`([\w/]+\.py|…)(?:::(\w+))?`", table):
+        # An ellipsis stands for the file that was named last.
+        file = file if named == "…" else named
+        assert (tests / file).is_file(), named
+        assert not test or f"def {test}(" in (tests / file).read_text(), f"{file}::{test}"
+        count += bool(test)
+    assert count > 30

@@ -136,9 +136,10 @@ def test_the_command_skips_what_stands_and_ends_with_what_to_open(finished):
         assert words in result.stdout, words
 
 
-def test_the_model_card_says_that_the_data_are_simulated(finished):
+def test_the_model_card_says_that_the_data_are_simulated_and_names_its_run(finished, run):
     card = finished.file("08_reporting", "sample", "model_card.html").read_text()
-    assert "SIMULATED DATA" in card
+    assert "SIMULATED DATA" in card and run["run_id"] in card
+    assert "needed on the device" in card and "Waves 1-3" in card
 
 
 def test_the_run_is_in_mlflow(run):

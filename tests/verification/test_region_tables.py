@@ -137,3 +137,12 @@ def test_corrections_are_told_beside_the_typical_change():
 )
 def test_shares_are_written_as_people_read_them(share, text):
     assert _per_cent(share) == text
+
+
+def test_initial_states_that_are_outside_are_told_apart(monitor):
+    monitor.update(0.0, np.full((2, 1, 4, 8), 400.0))
+    monitor.update(24.0, np.full((2, 1, 4, 8), 305.0))
+    assert "The initial states themselves are outside in 1 of 1 channels" in stability_statement(
+        monitor.result()
+    )
+    assert "as some already of the initial states had" in stability_limit(monitor.result())

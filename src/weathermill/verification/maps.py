@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MultipleLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from weathermill.errors import VerificationError
 from weathermill.verification.labels import display_units, long_name, split_channel
@@ -116,6 +116,8 @@ def forecast_maps(
     bar.outline.set_visible(False)
     bar = figure.colorbar(images["Error"], ax=axes[:, 2], orientation="horizontal", extend="both", aspect=22)
     bar.set_label("Forecast minus truth" + unit_text)
+    bar.locator = MaxNLocator(nbins=4, symmetric=True)
+    bar.update_ticks()
     bar.outline.set_visible(False)
     if title is None:
         title = long_name(channel)

@@ -155,6 +155,12 @@ def stability_statement(stability: xr.Dataset | None) -> str:
     left = stability["channel"].to_numpy()[(until < stability["lead_time"][-1]).to_numpy()].tolist()
     if not left:
         return text + "All channels of all rollouts stayed inside to the end."
+    early = int((stability["outside"].isel(lead_time=0) > 0).any("rollout").sum())
+    if float(stability["lead_time"][0]) == 0.0 and early:
+        text += (
+            f"The initial states themselves are outside in {early} of {stability.sizes['channel']} channels: the training"
+            " period does not hold all that the test period does. "
+        )
     first = float(until.min())
     share = stability["outside"].isel(lead_time=-1)
     worst = str(share.max("rollout").idxmax("channel").item())
@@ -201,22 +207,28 @@ def correction_table(stability: xr.Dataset | None) -> dict[str, Any] | None:
 
 
 def spectrum_table(spectra: xr.Dataset | None, *, region: str = "global") -> dict[str, Any] | None:
-    """Lay out forecast over true power by bands of wavenumbers, a row per headline channel; None without spectra."""
+    """Lay out forecast over true power by bands of wavenumbers, as `headline_table` does scores; None without spectra."""
     if spectra is None:
         return None
     ratio, leads = band_ratio(spectra).sel(region=region), headline_leads(spectra["lead_time"].to_numpy())[:4]
+    bands = ratio["band"].to_numpy().tolist()
     return {
-        "columns": [f"{lead:g} h / {band}" for lead in leads for band in ratio["band"].to_numpy().tolist()],
-        "rows": [
+        "columns": ["Lead", *(f"Waves {band}" for band in bands)],
+        "groups": [
             {
-                "label": short_name(channel),
-                "cells": [
-                    _power_cell(float(ratio.sel(channel=channel, lead_time=lead, band=band)))
+                "label": long_name(channel),
+                "rows": [
+                    [
+                        _cell(f"{lead:g} h"),
+                        *(
+                            _power_cell(float(ratio.sel(channel=channel, lead_time=lead, band=band)))
+                            for band in bands
+                        ),
+                    ]
                     for lead in leads
-                    for band in ratio["band"].to_numpy().tolist()
                 ],
             }
-            for channel in headline_channels(ratio["channel"].to_numpy().tolist())
+            for channel in headline_channels(ratio["channel"].to_numpy().tolist(), limit=4)
         ],
     }
 
@@ -234,6 +246,11 @@ def stability_limit(stability: xr.Dataset | None) -> str:
     if stability is None or "stable_until" not in stability or stability.attrs.get("stable"):
         return ""
     days = float(stability["lead_time"].to_numpy()[-1]) / 24.0
+    if float(stability["outside"].isel(lead_time=0).max()) > 0:
+        return (
+            f"It must not run freely for long: of rollouts over {days:g} days, some values left the training period's range,"
+            " as some already of the initial states had."
+        )
     return (
         f"It must not run freely for long: of rollouts over {days:g} days, some values left the training period's range"
         f" after {float(stability['stable_until'].min()):g} h."

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 
 from weathermill.models.forecaster import Forecaster
 from weathermill.parameters import TrainParameters
 from weathermill.tensors.store import TensorStore
+from weathermill.tracking.runs import git_state
+from weathermill.tracking.tracker import MLflowTracker
 from weathermill.training.ledger import predict_for
 from weathermill.training.step import StepConfig
 from weathermill.verification import times as clock
@@ -114,7 +116,7 @@ def memory_facts(model: Forecaster, parameters: TrainParameters) -> dict[str, st
     steps = max(parameters.rollout)
     ledger = predict_for(model, parameters.batch_size, step, steps)
     parts = {**ledger.summary(), "fragmentation": ledger.fragmentation, "CUDA context": ledger.context}
-    told = {name: f"{size / 2**20:,.1f} MiB" for name, size in parts.items() if size >= 2**10}
+    told = {name: f"{size / 2**20:,.1f} MiB" for name, size in parts.items() if size >= 0.05 * 2**20}
     return {
         "predicted for": f"batch {ledger.batch}, {steps} step{'s' if steps > 1 else ''}, {step.resolved('cuda').precision} on a"
         " CUDA device",
@@ -124,15 +126,14 @@ def memory_facts(model: Forecaster, parameters: TrainParameters) -> dict[str, st
 
 
 def run_facts() -> dict[str, str]:
-    """Which MLflow run this is part of, and of which commit; empty without a run."""
-    run = mlflow.active_run()
-    if run is None:
+    """Which MLflow run this is part of, and of which commit; empty outside a run."""
+    tracker = MLflowTracker.active()
+    if tracker is None:
         return {}
-    commit = run.data.tags.get("mlflow.source.git.commit", "")
-    changed = " with changes" if run.data.tags.get("git.dirty") == "true" else ""
-    return {"MLflow run": f"{run.info.run_name}, {run.info.run_id}"} | (
-        {"commit": commit + changed} if commit else {}
-    )
+    state = git_state(tracker.project or Path.cwd())
+    commit = state.get("mlflow.source.git.commit", "")
+    changed = ", and changes that are not committed" if state.get("git.dirty") == "true" else ""
+    return {"MLflow run": tracker.run_id} | ({"commit": commit + changed} if commit else {})
 
 
 def _steps_text(rollout: list[int]) -> str:
@@ -155,7 +156,7 @@ def training_facts(history: pd.DataFrame, parameters: TrainParameters) -> dict[s
         and getattr(parameters, name) != getattr(defaults, name)
     }
     facts = parameters.model_dump(include=shown | changed)
-    facts["steps of a window"] = _steps_text(parameters.rollout)
+    facts["steps of a window"] = _steps_text(parameters.rollout[: parameters.epochs])
     for group in ("rollout_loss", "step"):
         facts |= getattr(parameters, group).model_dump(exclude_defaults=True)
     if "validation_loss" in history and history["validation_loss"].notna().any():
@@ -166,7 +167,7 @@ def training_facts(history: pd.DataFrame, parameters: TrainParameters) -> dict[s
     if "seconds" in history:
         facts["duration"] = f"{history['seconds'].sum() / 60:.1f} min"
     if "samples_per_second" in history:
-        facts["samples_per_second"] = float(history["samples_per_second"].median())
+        facts["samples_per_second"] = f"{history['samples_per_second'].median():.3g}"
     return facts
 
 

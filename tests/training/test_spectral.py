@@ -5,8 +5,13 @@ import pytest
 import torch
 
 from weathermill.errors import ParameterError
+from weathermill.models.forecaster import Forecaster
+from weathermill.models.registry import ModelConfig
+from weathermill.tensors.channels import Channel, ChannelTable
 from weathermill.training.losses import AreaWeightedLoss
+from weathermill.training.optimiser import OptimiserConfig
 from weathermill.training.spectral import SpectralTerm
+from weathermill.training.step import StepConfig, TrainingStep
 
 AREAS = np.cos(np.deg2rad(np.linspace(80, -80, 9))) + 0.1
 
@@ -117,6 +122,27 @@ def test_it_applies_to_chosen_channels_and_to_empty_fields():
     term = SpectralTerm(1.0, AREAS, longitudes(12))(zero, torch.zeros(1, 2, 9, 12))
     term.sum().backward()
     assert (term == 0).all() and torch.isfinite(zero.grad).all()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_training_step_takes_it_at_every_step_of_a_rollout(device):
+    torch.manual_seed(0)
+    channels = ChannelTable([Channel("a", "a"), Channel("b", "b")])
+    latitude = np.linspace(80, -80, 9)
+    statistics = np.zeros(2), np.ones(2), np.full(2, 0.5)
+    model = Forecaster(ModelConfig(base_channels=4, depth=2), channels, latitude, longitudes(12), *statistics)
+    spectral = SpectralTerm(1.0, AREAS, longitudes(12))
+    loss = AreaWeightedLoss("mse", AREAS, unit="state", spectral=spectral)
+    step = TrainingStep(model, loss, OptimiserConfig(1e-2), StepConfig(), None, device)
+    x = torch.stack([fields(12, seed=seed, batch=4) for seed in range(3)], dim=1).half().to(device)
+    losses = [step(x).loss.item() for _ in range(20)]
+    assert np.isfinite(losses).all() and losses[-1] < 0.9 * losses[0]
+    with torch.no_grad():
+        states = model.eval().rollout(x[:, 0].float(), 2)
+        expected = [loss.per_channel(states[:, k], x[:, k + 1]).mean().item() for k in range(2)]
+    assert step.evaluate(x).loss.item() == pytest.approx(
+        np.mean(expected), rel=2e-2 if device == "cuda" else 1e-5
+    )
 
 
 def test_faults():

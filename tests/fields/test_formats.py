@@ -38,6 +38,26 @@ def test_instantaneous_and_accumulated_fields_of_one_archive(layouts):
     assert not fields.isnull().any().to_array().any()
 
 
+def test_era5_takes_the_place_of_era5t_in_another_file(tmp_path, make_source):
+    early, final = make_source(n_time=8), make_source(n_time=6)
+    early["t"] += 0.25
+    versions = {"early": ["0001"] * 2 + ["0005"] * 6, "final": ["0001"] * 6}
+    # Where both say ERA5 they agree.
+    early["t"][:2] = final["t"][:2]
+    for name, source in {"early": early, "final": final}.items():
+        expver = ("time", np.array(versions[name], dtype=object))
+        source.assign_coords(expver=expver).to_netcdf(tmp_path / f"{name}.nc")
+    findings = []
+    fields = ingested(tmp_path / "*.nc", variables=["temperature"], findings=findings)
+    np.testing.assert_array_equal(fields["temperature"][:6], final["t"])
+    np.testing.assert_array_equal(fields["temperature"][6:], early["t"][6:])
+    assert any("4 time steps of ERA5T" in finding.message for finding in findings)
+    again = ingested(
+        [tmp_path / "final.nc", tmp_path / "early.nc"], variables=["temperature"], findings=findings
+    )
+    np.testing.assert_array_equal(again["temperature"], fields["temperature"])
+
+
 def test_a_low_resolution_weatherbench_store(tmp_path, make_source):
     """Zarr v2, consolidated, (time, level, longitude, latitude), latitudes ascending, no sea surface over land."""
     names = {"t": "temperature"}

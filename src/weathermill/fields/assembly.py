@@ -20,7 +20,8 @@ class Piece:
     """A variable's part in one source: chosen time positions with their times, and how to convert it.
 
     ``resolution`` is half the step of the packing in canonical units: two values that differ by no more than
-    the sum of their resolutions may stem from the same number.
+    the sum of their resolutions may stem from the same number. ``versions`` are ERA5's experiment versions of the
+    chosen positions (1 for ERA5, 5 for its preliminary form ERA5T), where the file has them.
     """
 
     offer: Offer
@@ -30,6 +31,7 @@ class Piece:
     scale: float
     offset: float
     resolution: float
+    versions: np.ndarray | None = None
 
     def lazy(self, positions: np.ndarray, level_index: np.ndarray | None, steps: int) -> da.Array:
         """Return the chosen positions as a lazy canonical array."""
@@ -137,7 +139,13 @@ def _judge_duplicates(pieces, times, owner, positions, new, levels, steps, findi
         for other in range(start + 1, stop):
             pairs.setdefault((int(owner[start]), int(owner[other])), []).append((group, start, other))
     variable = pieces[0].offer.variable
-    count = 0
+    version_of = {
+        (i, int(position)): int(version)
+        for i, piece in enumerate(pieces)
+        if piece.versions is not None
+        for position, version in zip(piece.positions, piece.versions, strict=True)
+    }
+    count = final = 0
     for (a, b), entries in pairs.items():
         for batch_start in range(0, len(entries), max(1, steps)):
             batch = entries[batch_start : batch_start + max(1, steps)]
@@ -149,6 +157,14 @@ def _judge_duplicates(pieces, times, owner, positions, new, levels, steps, findi
                 if verdict == "second" and keep[group] == firsts[i]:
                     keep[group] = others[i]
                 elif verdict == "differ":
+                    kept = int(keep[group])
+                    held = version_of.get((int(owner[kept]), int(positions[kept])))
+                    offered = version_of.get((b, int(positions[others[i]])))
+                    if held is not None and offered is not None and held != offered:
+                        # ERA5 takes the place of ERA5T, which it replaces after two or three months.
+                        keep[group] = others[i] if offered < held else kept
+                        final += 1
+                        continue
                     raise TimeAxisError(
                         f"{variable} at {first_text(times[firsts[i]])} occurs twice with different values"
                         f" (by up to {np.nanmax(np.abs(left[i] - right[i])):.4g})",
@@ -156,7 +172,17 @@ def _judge_duplicates(pieces, times, owner, positions, new, levels, steps, findi
                         remedy="Leave one of the sources out, or select times in which they do not overlap.",
                     )
                 count += 1
-    tell(findings, "warning", variable, f"{count} repeated time steps hold the same values and are merged")
+    if count:
+        tell(
+            findings, "warning", variable, f"{count} repeated time steps hold the same values and are merged"
+        )
+    if final:
+        tell(
+            findings,
+            "warning",
+            variable,
+            f"{final} time steps of ERA5T (experiment version 5) give way to those of ERA5 (1)",
+        )
     return keep
 
 

@@ -252,7 +252,8 @@ def _piece(offer, source, name, start, stop, levels, overrides, findings) -> Pie
     scale, offset, resolution = conversion_for(
         offer, name, overrides.get(name), positions[:1], levels, findings
     )
-    return Piece(offer, source.order, positions, source.times[positions], scale, offset, resolution)
+    versions = source.experiment_versions(positions)
+    return Piece(offer, source.order, positions, source.times[positions], scale, offset, resolution, versions)
 
 
 def _require_calendar(pieces: Sequence[Piece], name: str) -> None:

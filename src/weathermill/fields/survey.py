@@ -14,7 +14,7 @@ from weathermill.fields.conversion import EQUIVALENTS
 from weathermill.fields.coordinates import TIME, standardise, undecoded_time
 from weathermill.fields.findings import Finding, Held, tell_together
 from weathermill.fields.layout import HorizontalOrder, horizontal_order
-from weathermill.fields.recognition import Offer, describe_offers, offers_of
+from weathermill.fields.recognition import EXPVER, Offer, describe_offers, offers_of
 from weathermill.fields.timeaxis import calendar_of, selection, snap
 from weathermill.fields.vocabulary import CONVENTIONS, canonical_for_alias, split_flat_name
 
@@ -57,6 +57,19 @@ class Source:
             high = np.datetime64(str(last)[:10], "D") + np.timedelta64(1, "D")
             chosen = chosen[(self.times[chosen] >= low) & (self.times[chosen] < high)]
         return chosen
+
+    def experiment_versions(self, positions: np.ndarray) -> np.ndarray | None:
+        """Return ERA5's experiment versions at time positions, int, or None where the source says none."""
+        if EXPVER not in self.raw.variables:
+            return None
+        variable = self.raw[EXPVER]
+        if variable.size == 0 or variable.shape not in ((), self.times.shape):
+            return None
+        try:
+            versions = np.array([int(version) for version in np.atleast_1d(variable.values)])
+        except (ValueError, TypeError):
+            return None
+        return np.broadcast_to(versions, self.times.shape)[positions]
 
 
 def _float32_spacing(times: np.ndarray, units: str, seconds: float) -> float:

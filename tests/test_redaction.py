@@ -8,7 +8,7 @@ import pytest
 
 from weathermill import redaction
 from weathermill.errors import SourceNotFoundError
-from weathermill.redaction import RedactingFilter, hide_credentials, redact, redact_values
+from weathermill.redaction import RedactingFilter, hide_credentials, hide_named, redact, redact_values
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +59,29 @@ def test_errors_of_ours_are_clean():
     hide_credentials({"a": {"token": "planted-1"}})
     error = SourceNotFoundError("nothing at https://me:planted-1@h/x", where="https://me:other@h/x")
     assert "planted-1" not in str(error) and "other" not in str(error)
+
+
+def test_values_are_hidden_that_are_called_secrets():
+    hide_named(
+        {
+            "raw_fields": {
+                "type": "RawFieldsDataset",
+                "load_args": {
+                    "storage_options": {
+                        "key": "short",
+                        "secret": "planted-1",
+                        "client_kwargs": {"token": "planted-2"},
+                    }
+                },
+            },
+            "AWS_SECRET_ACCESS_KEY": "planted-3",
+            "DB_PASSWORD": "1234567",
+            "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token",
+            "HOME": "planted-0",
+        }
+    )
+    assert redact("planted-1 planted-2 planted-3 planted-0") == "*** *** *** planted-0"
+    assert (
+        redact("1234567 RawFieldsDataset short /var/run/token")
+        == "1234567 RawFieldsDataset short /var/run/token"
+    )

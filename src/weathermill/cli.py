@@ -15,6 +15,8 @@ from kedro.framework.cli.project import run as kedro_run
 if TYPE_CHECKING:
     from kedro.framework.session import KedroSession
 
+    from weathermill.incremental.verify import Finding
+
 
 def _plainly(callback: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a command so that an error is told in a few lines, without a traceback, and exits with 1."""
@@ -166,7 +168,15 @@ def verify(env: str | None, pipelines: str, quick: bool) -> None:
         raise DamagedStoreError(
             f"{len(damaged)} of {len(findings)} outputs are damaged: {', '.join(f.name for f in damaged)}",
             where=", ".join(str(finding.path) for finding in damaged),
+            remedy=_remake(damaged),
         )
+
+
+def _remake(damaged: list[Finding]) -> str | None:
+    nodes = sorted({finding.node for finding in damaged if finding.node})
+    if not nodes:
+        return None
+    return f'`kedro run --params "force={" ".join(nodes)}"` makes them again, and what is made of them.'
 
 
 @main.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from weathermill.datasets.local import plain_error
-from weathermill.errors import ConfigurationError, ResourceError, WeathermillError
+from weathermill.errors import ConfigurationError, DamagedStoreError, ResourceError, WeathermillError
 from weathermill.redaction import redact
 
 #: Set to anything, it has every error shown with its traceback.
@@ -41,7 +42,7 @@ def known_error(error: BaseException) -> WeathermillError | None:
     if (ours := plain_error(error)) is not None:
         return ours
     for link in _chain(error):
-        if (found := _of_configuration(link) or _of_cluster(link)) is not None:
+        if (found := _of_configuration(link) or _of_store(link) or _of_cluster(link)) is not None:
             return found
     return None
 
@@ -73,6 +74,19 @@ def _of_configuration(error: BaseException) -> ConfigurationError | None:
     if isinstance(error, ValueError) and "kedro" in _raised_in(error).parts:
         return ConfigurationError(text)
     return None
+
+
+def _of_store(error: BaseException) -> DamagedStoreError | None:
+    """A chunk that does not have the bytes that it was written with."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, ValueError | RuntimeError) or "zarr" not in _raised_in(error).parts:
+        return None
+    if not re.search(r"(?i)checksum|decompress", text):
+        return None
+    return DamagedStoreError(
+        f"a chunk of a Zarr store cannot be decoded: {text}",
+        remedy="`weathermill verify` names the damaged store and the command that makes it again.",
+    )
 
 
 def _of_cluster(error: BaseException) -> ResourceError | None:

@@ -28,7 +28,7 @@ from weathermill.incremental.hook import IncrementalHook
 from weathermill.incremental.plan import output_path
 from weathermill.incremental.records import read_record
 from weathermill.parameters import Parameters, validate_parameters
-from weathermill.redaction import hide_credentials, redact
+from weathermill.redaction import hide_credentials, hide_named, redact
 from weathermill.tracking import runs
 from weathermill.tracking.pending import FOLDER, synced_runs
 from weathermill.tracking.reproduction import DESCRIPTION, command_of, description_of
@@ -52,6 +52,8 @@ class ParametersHook:
     def after_context_created(self, context: KedroContext) -> None:
         """Validate the merged parameters; see that no credential is ever printed."""
         hide_credentials(_configuration(context, "credentials"))
+        hide_named(_configuration(context, "catalog"))
+        hide_named(os.environ)
         # Not context.params: there Kedro's own validation stops at the first fault and tells it less plainly.
         validate_parameters(context.config_loader["parameters"])
 

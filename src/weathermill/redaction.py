@@ -1,7 +1,9 @@
 """Keeping credentials out of everything that is shown or stored.
 
-Two kinds are known: the values in ``credentials.yml``, once `hide_credentials` has seen them, and what URLs carry:
-a name and password before the host, and signed or keyed query parameters.
+Three kinds are known: the values in ``credentials.yml``, once `hide_credentials` has seen them; values that are called
+a secret, token, password or key wherever else they are set, once `hide_named` has seen them, such as options of storage
+in the catalog and variables of the environment; and what URLs carry: a name and password before the host, and signed
+or keyed query parameters.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from typing import Any
 
 HIDDEN = "***"
 _SHORTEST = 4
+#: Of values that are only known by what they are called.
+_SHORTEST_NAMED = 8
+_NAME = re.compile(r"(?i)(secret|token|passw(or)?d|credential|api_?key|access_?key|account_?key|sas)")
 _secrets: set[str] = set()
 
 _USER = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
@@ -53,6 +58,28 @@ def hide_credentials(credentials: Mapping[str, Any]) -> None:
         for handler in logger.handlers:
             if not any(isinstance(known, RedactingFilter) for known in handler.filters):
                 handler.addFilter(RedactingFilter())
+
+
+def hide_named(settings: Mapping[str, Any]) -> None:
+    """Have values hidden that are called a secret, token, password or key, at any depth; `hide_credentials` does it.
+
+    Values of fewer than eight characters, and paths, are left alone.
+    """
+    found = list(_named(settings))
+    hide_credentials({str(i): value for i, value in enumerate(found)})
+
+
+def _named(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if isinstance(item, str) and _NAME.search(str(name)):
+                if len(item) >= _SHORTEST_NAMED and not item.startswith(("/", "~", "./")):
+                    yield item
+            else:
+                yield from _named(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _named(item)
 
 
 def _leaves(value: Any) -> Iterator[str]:

@@ -13,7 +13,8 @@ import xarray as xr
 from weathermill.datasets import ZarrArrayDataset, ZarrFieldsDataset
 from weathermill.datasets.local import plain_error
 from weathermill.datasets.zarr_fields import aligned, time_layout
-from weathermill.errors import ParameterError, StoreError
+from weathermill.errors import DamagedStoreError, ParameterError, StoreError
+from weathermill.faults import known_error
 
 
 def make_fields(steps=10, times=None):
@@ -77,7 +78,7 @@ def test_compression_is_lossless_and_by_name(tmp_path, name):
     np.testing.assert_array_equal(store.load()["temperature"], fields["temperature"])
     codecs = json.loads((tmp_path / "fields.zarr" / "temperature" / "zarr.json").read_text())["codecs"]
     inner = [codec["name"] for codec in codecs[0]["configuration"]["codecs"]]
-    assert inner == ["bytes", *([] if name == "none" else [name.split("-")[0]])]
+    assert inner == ["bytes", *([] if name == "none" else [name.split("-")[0]]), "crc32c"]
 
 
 def test_an_unknown_compression_is_refused(tmp_path):
@@ -186,3 +187,29 @@ def test_an_array_with_names_round_trips_without_warnings(tmp_path, recwarn):
     assert loaded.chunks is not None
     xr.testing.assert_equal(loaded.compute(), array)
     assert not [w for w in recwarn if "Zarr" in str(w.message)]
+
+
+@pytest.mark.parametrize("compression", ["blosc-zstd-3-bitshuffle", "zstd-1", "none"])
+@pytest.mark.parametrize("name", ["t", "orography"])
+def test_a_flipped_bit_is_never_read_as_another_value(tmp_path, compression, name):
+    """Wherever it lies in a shard: without a checksum of every chunk, most are decoded to other values."""
+    rng = np.random.default_rng(0)
+    times = np.datetime64("2000-01-01", "ns") + np.arange(6) * np.timedelta64(6, "h")
+    values = rng.normal(size=(6, 8, 16)).astype(np.float32)
+    fields = xr.Dataset({"t": (("time", "latitude", "longitude"), values)}, coords={"time": times})
+    fields["orography"] = fields["t"].isel(time=0, drop=True)
+    dataset = ZarrFieldsDataset(
+        filepath=str(tmp_path / "fields.zarr"), save_args={"compression": compression, "chunk_bytes": 1024}
+    )
+    dataset.save(fields)
+    (shard,) = [path for path in (tmp_path / "fields.zarr" / name / "c").rglob("*") if path.is_file()]
+    whole = shard.read_bytes()
+    for at in rng.integers(0, len(whole), 25):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        shard.write_bytes(damaged)
+        with pytest.raises((RuntimeError, ValueError)) as caught:
+            dataset.load()[name].load()
+        error = known_error(caught.value)
+        assert isinstance(error, DamagedStoreError), caught.value
+        assert "weathermill verify" in error.remedy

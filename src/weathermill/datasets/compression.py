@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from weathermill.errors import ParameterError
 
@@ -14,7 +14,9 @@ DEFAULT = "blosc-zstd-3-bitshuffle"
 
 
 def compressors(name: str) -> tuple[Any, ...]:
-    """Return the codecs that a name stands for, as xarray's encoding takes them.
+    """Return the codecs that a name stands for, as xarray's encoding takes them, and a checksum of each chunk.
+
+    Without the checksum a flipped bit is decompressed to other values, and nobody notices.
 
     Parameters
     ----------
@@ -28,11 +30,11 @@ def compressors(name: str) -> tuple[Any, ...]:
         For any other name.
     """
     if name == "none":
-        return ()
+        return (Crc32cCodec(),)
     if plain := re.fullmatch(r"zstd-(\d+)", name):
-        return (ZstdCodec(level=int(plain[1]), checksum=False),)
+        return (ZstdCodec(level=int(plain[1]), checksum=False), Crc32cCodec())
     if blosc := re.fullmatch(r"blosc-(zstd|lz4)-(\d)-(shuffle|bitshuffle)", name):
-        return (BloscCodec(cname=blosc[1], clevel=int(blosc[2]), shuffle=blosc[3]),)
+        return (BloscCodec(cname=blosc[1], clevel=int(blosc[2]), shuffle=blosc[3]), Crc32cCodec())
     raise ParameterError(
         f"the compression {name!r} is unknown: none, zstd-<level>, or blosc-<zstd or lz4>-<level>-<shuffle or bitshuffle>",
         where="save_args.compression",

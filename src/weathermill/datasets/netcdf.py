@@ -65,11 +65,16 @@ class NetCDFDataset(LocalDataset):
 
     def load(self) -> xr.Dataset:
         """Read the file into memory."""
-        path = self._require(self._load_args.get("made_by", "__default__"))
+        made_by = self._load_args.get("made_by", "__default__")
+        path = self._require(made_by)
         try:
             return xr.load_dataset(path, engine="h5netcdf", decode_timedelta=True)
         except (OSError, ValueError, KeyError) as error:
-            raise UnreadableSourceError(f"cannot be read as NetCDF: {error}", where=str(path)) from error
+            raise UnreadableSourceError(
+                f"cannot be read as NetCDF: {error}",
+                where=str(path),
+                remedy=f"Run `kedro run --params force={made_by}`, which makes it again.",
+            ) from error
 
     def save(self, data: xr.Dataset) -> None:
         """Write the dataset, compressed, under a temporary name first."""

@@ -169,6 +169,9 @@ class ZarrFieldsDataset(LocalDataset):
                 }
         if "time" in data.coords:
             encoding["time"] = _time_encoding(data)
+        for name, variable in data.variables.items():
+            if name not in encoding and variable.dtype.kind in "fiu":
+                encoding[str(name)] = {"compressors": codecs}
         writer = ShardedWriter(
             self._filepath, data, Layout(chunk, shard, encoding), trace, afresh=self._afresh
         )

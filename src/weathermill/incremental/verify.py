@@ -28,12 +28,15 @@ class Finding:
         ``intact``, ``damaged`` or ``unknown`` (there is nothing to compare it with).
     detail
         What is wrong; else its size.
+    node
+        What made it, where that is known.
     """
 
     name: str
     path: Path
     state: str
     detail: str
+    node: str = ""
 
 
 def verify_outputs(
@@ -68,7 +71,7 @@ def verify_outputs(
             except WeathermillError as error:
                 fault = f"{error.what} [{error.where}]"
         if fault:
-            findings.append(Finding(name, path, "damaged", fault))
+            findings.append(Finding(name, path, "damaged", fault, record.node if record is not None else ""))
         elif record is None and own is None:
             findings.append(Finding(name, path, "unknown", "it has no record"))
         else:

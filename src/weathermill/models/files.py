@@ -18,6 +18,8 @@ WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "model.json"
 #: The weights that the JSON belongs to, while others take their place.
 PREVIOUS_FILE = "model.safetensors.previous"
 
+_REMEDY = "Bring back a copy of the model, or train it again: `kedro run --params force=train`."
+
 
 def write_model(folder: Path, weights: bytes, metadata: dict[str, Any]) -> None:
     """Write a model; whenever this is interrupted, `read_model` gives the model before it, or this one.
@@ -69,8 +71,10 @@ def read_model(folder: Path) -> tuple[dict[str, Any], bytes]:
             logger.warning("%s: saving another model was interrupted; this is the one before", folder)
             return metadata, (folder / PREVIOUS_FILE).read_bytes()
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"The model cannot be read: {error}.", where=str(folder)) from error
-    raise ModelError("The weights do not match the checksum in model.json.", where=str(weights))
+        raise ModelError(f"The model cannot be read: {error}.", where=str(folder), remedy=_REMEDY) from error
+    raise ModelError(
+        "The weights do not match the checksum in model.json.", where=str(weights), remedy=_REMEDY
+    )
 
 
 def _belongs(weights: Path) -> bool:

@@ -122,6 +122,7 @@ class MLflowHook:
         self._logged_inputs: set[str] = set()
         self._previous_handlers: dict[int, Any] = {}
         self._run: Run | None = None
+        self._status = ""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -136,7 +137,7 @@ class MLflowHook:
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """Start the run, or go on with the one whose training is resumed; without the server, if need be."""
-        self._catalog, self._logged_inputs, self._run = catalog, set(), None
+        self._catalog, self._logged_inputs, self._run, self._status = catalog, set(), None, ""
         if not self._settings.enabled or not pipeline.nodes:
             return
         names = run_params.get("pipeline_names") or ["__default__"]
@@ -315,10 +316,12 @@ class MLflowHook:
         self._end("FAILED")
 
     def _end(self, status: str) -> None:
+        # A signal may interrupt this, too; whoever comes then, at the process's exit, ends what was begun here.
+        self._status = self._status or status
+        if self._tracker is not None:
+            self._tracker.end(self._status)
+            self._tracker = None
         atexit.unregister(self._end)
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._previous_handlers = {}
-        if self._tracker is not None:
-            tracker, self._tracker = self._tracker, None
-            tracker.end(status)

@@ -211,7 +211,13 @@ class MLflowTracker:
     def _tell(self, operation: Operation) -> None:
         """Do one operation now, after all that waits; or have it wait."""
         with self._mutex:
-            if not self._send_pending() or not self._attempt(operation):
+            try:
+                done = self._send_pending() and self._attempt(operation)
+            except BaseException:
+                # A signal: whether it was taken is not known. To tell it again does no harm.
+                self._pending.append(operation)
+                raise
+            if not done:
                 self._pending.append(operation)
 
     def _send_pending(self) -> bool:

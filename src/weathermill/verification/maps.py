@@ -85,8 +85,8 @@ def forecast_maps(
     error_norm = _norm(error, symmetric=True)
     rows = len(leads)
     aspect = (_span(latitude) + 1e-9) / (_span(longitude) + 1e-9)
-    panel_height = float(np.clip(3.0 * aspect, 1.0, 3.2))
-    figure = new_figure(9.6, rows * (panel_height + 0.28) + 1.15)
+    panel_height = float(np.clip(2.4 * aspect, 0.9, 2.6))
+    figure = new_figure(7.6, rows * (panel_height + 0.28) + 1.15)
     axes = figure.subplots(rows, 3, squeeze=False, sharex=True, sharey=True)
     edges_x, edges_y = _edges(longitude), np.clip(_edges(latitude), -90.0, 90.0)
     unit_text = f" ({label})" if label not in ("", "1") else ""

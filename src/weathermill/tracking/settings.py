@@ -87,4 +87,7 @@ def tracking_settings(configuration: dict[str, Any]) -> TrackingSettings:
         faults = "; ".join(
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)
         )
-        raise ParameterError(f"mlflow.yml: {faults}", remedy="Correct conf/<env>/mlflow.yml; conf/base/mlflow.yml shows what there is.") from None
+        raise ParameterError(
+            f"mlflow.yml: {faults}",
+            remedy="Correct conf/<env>/mlflow.yml; conf/base/mlflow.yml shows what there is.",
+        ) from None

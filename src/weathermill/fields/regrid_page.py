@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import dask
 import numpy as np
 import xarray as xr
 
@@ -23,6 +24,9 @@ MEASURES = {
     "missing_area_gained": "share of the area that lost its values",
     "pole_row_spread": "spread along a pole row, relative to the range of the field",
 }
+
+#: Points along an axis of a map.
+_DRAWN = 720
 
 _TEMPLATE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Regrid report</title><style>{{ style }}
@@ -139,12 +143,15 @@ def render_regrid_report(
         How many variables to draw.
     """
     step = report["sampled_steps"][len(report["sampled_steps"]) // 2] if report["sampled_steps"] else 0
-    pictures = []
     if any(len(report[f"{end}_grid"]["shape"]) == 1 for end in ("source", "target")):
         maps = 0  # A list of points is no map.
-    for name in list(report["variables"])[:maps]:
-        before, after = (_one_map(fields[name], step) for fields in (source, regridded))
-        pictures.append((_title(name, before), _picture(name, before, after)))
+    names = list(report["variables"])[:maps]
+    # Together, because what lies after is made of what lies before.
+    drawn = dask.compute(*((_one_map(source[name], step), _one_map(regridded[name], step)) for name in names))
+    pictures = [
+        (_title(name, before), _picture(name, before, after))
+        for name, (before, after) in zip(names, drawn, strict=True)
+    ]
     ratio = report["effective_resolution_ratio"]
     grids = [" x ".join(map(str, report[f"{end}_grid"]["shape"])) for end in ("source", "target")]
     summary = f"{report['method']} from {grids[0]} to {grids[1]} points, weights by {report['provider']}."
@@ -186,7 +193,7 @@ def _one_map(field: xr.DataArray, step: int) -> xr.DataArray:
         field = field.isel(time=min(step, field.sizes["time"] - 1))
     if "level" in field.dims:
         field = field.isel(level=field.sizes["level"] // 2)
-    return field.compute()
+    return field
 
 
 def _title(name: str, field: xr.DataArray) -> str:
@@ -215,10 +222,12 @@ def _picture(name: str, before: xr.DataArray, after: xr.DataArray) -> str:
     axes = figure.subplots(1, 2)
     mesh = None
     for axis, field, label in zip(axes, (before, after), ("before", "after"), strict=True):
+        # A picture of some four hundred dots shows no more.
+        shown = field[tuple(slice(None, None, max(1, n // _DRAWN)) for n in field.shape)]
         mesh = axis.pcolormesh(
-            field["longitude"].values,
-            field["latitude"].values,
-            field.values,
+            shown["longitude"].values,
+            shown["latitude"].values,
+            shown.values,
             vmin=low,
             vmax=high,
             cmap="RdBu_r" if signed else "viridis",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import dask
 import numpy as np
 import xarray as xr
 
 from weathermill.fields.geometry import has_pole_points
 from weathermill.fields.grids import describe_grid, is_point_list, is_rectilinear
+from weathermill.fields.map_sums import MapSums, map_sums
 from weathermill.fields.vocabulary import CONVENTIONS
 from weathermill.fields.weight_making import resolution_ratio
 from weathermill.fields.weights import RegridWeights, grid_areas
@@ -60,7 +63,7 @@ def regrid_report(
     """
     areas = _Areas(weights)
     positions = _sample(source, sample_steps)
-    variables = {}
+    pairs = {}
     # Stores do not keep the order of variables; a report reads the same each time.
     order = {name: i for i, name in enumerate(CONVENTIONS)}
     for name in sorted(map(str, regridded.data_vars), key=lambda n: (order.get(n, len(order)), n)):
@@ -73,7 +76,9 @@ def regrid_report(
             for field, shape in ((before, weights.source_shape), (after, weights.target_shape))
         ):
             continue
-        variables[str(name)] = _measure(before, after, weights, areas, positions)
+        pairs[name] = (before, after)
+    looks = _look_at_all(pairs, positions, areas)
+    variables = {name: _measure([look for step in looks[name] for look in step], areas) for name in pairs}
     return {
         "method": weights.method,
         "provider": weights.provider,
@@ -93,6 +98,14 @@ def regrid_report(
     }
 
 
+class _Look(NamedTuple):
+    """One map before and after."""
+
+    before: MapSums
+    after: MapSums
+    pole_spread: float
+
+
 def _largest(variables: dict[str, dict[str, Any]], key: str) -> float | None:
     values = [entry[key] for entry in variables.values() if entry[key] is not None]
     return max(values) if values else None
@@ -107,7 +120,12 @@ class _Areas:
     """Cell areas of both grids, and those over which integrals can be compared (None where not known)."""
 
     def __init__(self, weights: RegridWeights) -> None:
+        self.sizes = weights.n_source, weights.n_target
+        self.target_shape = weights.target_shape
+        self.polar = is_rectilinear(weights.target) and has_pole_points(weights.target.latitude.values)
         self.exact = [grid_areas(grid) for grid in (weights.source, weights.target)]
+        #: What shares of area and variances are weighted with.
+        self.weights = [area if area.any() else np.ones_like(area) for area in self.exact]
         self.polygons = [grid_areas(grid, great_circles=True) for grid in (weights.source, weights.target)]
         self.shared: list[np.ndarray] | None = None
         self.shared_polygons: list[np.ndarray] | None = None
@@ -123,78 +141,114 @@ class _Areas:
             ]
 
 
-def _integral_error(a: np.ndarray, b: np.ndarray, areas: list[np.ndarray] | None) -> float | None:
-    """Return the difference of two integrals, relative to that of the absolute value; None where unknown."""
-    if areas is None or np.isnan(a[areas[0] > 0]).any() or np.isnan(b[areas[1] > 0]).any():
-        return None
-    total = float(np.nan_to_num(a) @ areas[0])
-    scale = float(np.abs(np.nan_to_num(a)) @ areas[0])
-    return abs(float(np.nan_to_num(b) @ areas[1]) - total) / scale if scale > 0 else 0.0
-
-
 def _worse(error: float | None, other: float | None) -> float | None:
     return other if error is None else (error if other is None else max(error, other))
 
 
-def _measure(before, after, weights, areas, positions) -> dict[str, Any]:
-    area_a, area_b = (area if area.any() else np.ones_like(area) for area in areas.exact)
-    error = polygon_error = None
+def _look_at_all(
+    pairs: Mapping[str, tuple[xr.DataArray, xr.DataArray]], positions: np.ndarray, areas: _Areas
+) -> dict[str, list[list[_Look]]]:
+    """Look at the maps of all variables before and after: by name, then by step and level.
+
+    What lies before and after is computed together, all sampled steps of one block of the source at once, so that
+    nothing is read twice; blocks follow each other, so that memory holds one of them.
+    """
+    looks: dict[str, list[list[_Look]]] = {name: [] for name in pairs}
+    shared = dask.delayed(areas, pure=False, traverse=False)
+    still = [name for name, (before, _) in pairs.items() if "time" not in before.dims]
+    moving = [name for name in pairs if name not in still]
+    groups: list[tuple[list[int] | list[None], list[str]]] = [([None], still)]
+    groups += [(steps, moving) for steps in _blocks(pairs, positions)]
+    for steps, names in groups:
+        tasks = [
+            dask.delayed(_look_at_step, pure=False)(*(_at(field, step) for field in pairs[name]), shared)
+            for name in names
+            for step in steps
+        ]
+        results = iter(dask.compute(*tasks))
+        for name in names:
+            looks[name].extend(next(results) for _ in steps)
+    return looks
+
+
+def _blocks(
+    pairs: Mapping[str, tuple[xr.DataArray, xr.DataArray]], positions: np.ndarray
+) -> Iterator[list[int]]:
+    """Sampled steps, those together that lie in one block of the source."""
+    varying = next((before for before, _ in pairs.values() if "time" in before.dims), None)
+    if varying is None:
+        return
+    chunks = varying.chunksizes.get("time", (1,) * varying.sizes["time"])
+    block = np.searchsorted(np.cumsum(chunks), positions, side="right")
+    for k in np.unique(block):
+        yield positions[block == k].tolist()
+
+
+def _at(field: xr.DataArray, step: int | None) -> Any:
+    return (field if step is None or "time" not in field.dims else field.isel(time=int(step))).data
+
+
+def _look_at_step(before: np.ndarray, after: np.ndarray, areas: _Areas) -> list[_Look]:
+    """Look at one step of one variable, level by level."""
+    others = [
+        [pair[end] for pair in (areas.shared, areas.shared_polygons) if pair is not None] for end in (0, 1)
+    ]
+    looks = []
+    maps = (np.asarray(v).reshape(-1, n) for v, n in zip((before, after), areas.sizes, strict=True))
+    for a, b in zip(*maps, strict=True):
+        sums = map_sums(a, areas.weights[0], *others[0]), map_sums(b, areas.weights[1], *others[1])
+        looks.append(_Look(*sums, _pole_spread(b, areas.target_shape) if areas.polar else 0.0))
+    return looks
+
+
+def _pole_spread(values: np.ndarray, shape: tuple[int, ...]) -> float:
+    """The larger spread of both rows of points at the poles; zero where one of them has no value."""
+    rows = values.reshape(shape)[[0, -1]].astype(np.float64)
+    if np.isnan(rows).all(axis=1).any():
+        return 0.0
+    return float(np.nanmax(np.nanmax(rows, 1) - np.nanmin(rows, 1)))
+
+
+def _relative_error(look: _Look, which: int) -> float | None:
+    """The difference of two integrals, relative to that of the absolute value; None where unknown."""
+    if look.before.gaps[which] or look.after.gaps[which]:
+        return None
+    scale = look.before.absolutes[which]
+    return abs(look.after.integrals[which] - look.before.integrals[which]) / scale if scale > 0 else 0.0
+
+
+def _measure(looks: Sequence[_Look], areas: _Areas) -> dict[str, Any]:
     low, high = [np.inf, np.inf], [-np.inf, -np.inf]
-    missing = np.zeros(2)
     variances = np.zeros(2)
+    errors: dict[str, float | None] = {"shared": None, "shared_polygons": None}
+    known = [name for name in errors if getattr(areas, name) is not None]
     pole_spread = 0.0
-    count = 0
-    polar = is_rectilinear(weights.target) and has_pole_points(weights.target.latitude.values)
-    steps = positions if "time" in before.dims else [None]
-    for position in steps:
-        x, y = (_maps(field, position, n) for field, n in ((before, area_a.size), (after, area_b.size)))
-        for k in range(x.shape[0]):
-            a, b = x[k].astype(np.float64), y[k].astype(np.float64)
-            count += 1
-            gone_a, gone_b = np.isnan(a), np.isnan(b)
-            missing += (
-                area_a[gone_a].sum() / area_a.sum(),
-                area_b[gone_b].sum() / area_b.sum(),
-            )
-            if gone_a.all() or gone_b.all():
-                continue
-            for i, values in enumerate((a, b)):
-                low[i], high[i] = min(low[i], np.nanmin(values)), max(high[i], np.nanmax(values))
-            variances += _variance(a, area_a), _variance(b, area_b)
-            error = _worse(error, _integral_error(a, b, areas.shared))
-            polygon_error = _worse(polygon_error, _integral_error(a, b, areas.shared_polygons))
-            if polar:
-                rows = b.reshape(weights.target_shape)[[0, -1]]
-                span = np.nanmax(a) - np.nanmin(a)
-                if span > 0 and not np.isnan(rows).all(axis=1).any():
-                    pole_spread = max(
-                        pole_spread, float(np.nanmax(np.nanmax(rows, 1) - np.nanmin(rows, 1)) / span)
-                    )
+    for look in looks:
+        ends = (look.before, look.after)
+        if any(end.maximum < end.minimum for end in ends):
+            continue
+        for i, end in enumerate(ends):
+            low[i], high[i] = min(low[i], end.minimum), max(high[i], end.maximum)
+            variances[i] += end.variance
+        for which, name in enumerate(known):
+            errors[name] = _worse(errors[name], _relative_error(look, which))
+        span = look.before.maximum - look.before.minimum
+        if span > 0:
+            pole_spread = max(pole_spread, look.pole_spread / span)
+    missing = np.array([(look.before.missing, look.after.missing) for look in looks]).reshape(-1, 2)
     span = high[0] - low[0]
     beyond = max(0.0, low[0] - low[1], high[1] - high[0])
     return {
-        "area_integral_error": error,
-        "conservation_error": polygon_error,
+        "area_integral_error": errors["shared"],
+        "conservation_error": errors["shared_polygons"],
         "minimum": [_number(v) for v in low],
         "maximum": [_number(v) for v in high],
         "overshoot": float(beyond / span) if np.isfinite(span) and span > 0 else 0.0,
-        "missing_area": [float(v) for v in missing / max(1, count)],
+        "missing_area": missing.mean(axis=0).tolist() if len(missing) else [0.0, 0.0],
         "variance_ratio": float(variances[1] / variances[0]) if variances[0] > 0 else None,
-        "pole_row_spread": pole_spread if polar else None,
+        "pole_row_spread": pole_spread if areas.polar else None,
     }
 
 
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _maps(field: xr.DataArray, position: int | None, size: int) -> np.ndarray:
-    values = np.asarray((field if position is None else field.isel(time=int(position))).values)
-    return values.reshape(-1, size)
-
-
-def _variance(values: np.ndarray, areas: np.ndarray) -> float:
-    valid = ~np.isnan(values)
-    weight = areas[valid] / areas[valid].sum()
-    mean = values[valid] @ weight
-    return float(((values[valid] - mean) ** 2) @ weight)

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from scipy.signal import lfilter
 
 from weathermill.errors import ModelError
-from weathermill.models.forecaster import Forecaster, damping, read_metadata
+from weathermill.models.forecaster import Forecaster, read_metadata
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.channels import Channel, ChannelTable
 
@@ -49,26 +48,6 @@ def test_an_untrained_forecaster_with_a_zero_head_is_persistence_or_climatology(
     state = torch.randn(2, 4, *SHAPE)
     assert torch.equal(forecaster(zero_head=True)(state), state[:, :3])
     assert torch.equal(forecaster(zero_head=True, target="state")(state), torch.zeros(2, 3, *SHAPE))
-
-
-def test_damping_is_the_autocorrelation_of_a_stationary_series():
-    rng = np.random.default_rng(0)
-    for autocorrelation in (0.5, 0.9, 0.99):
-        x = lfilter([1.0], [1.0, -autocorrelation], rng.normal(size=400_000))
-        assert damping(np.diff(x).std() / x.std()) == pytest.approx(autocorrelation, abs=3e-3)
-    # Changes larger than those of white noise say nothing about what lasts.
-    assert damping(np.array([1.6])) == 0.0
-
-
-def test_a_tendency_of_zero_damps_the_anomaly_step_by_step():
-    model = forecaster(zero_head=True, residual="damped_persistence", forcing=0)
-    state = torch.randn(2, 3, *SHAPE)
-    kept = damping(model.tendency_std[:3] / model.std[:3])
-    assert (kept < 1).all()
-    expected = state * torch.tensor(kept[:, None, None] ** 5, dtype=torch.float32)
-    torch.testing.assert_close(model.rollout(state, 5)[:, -1], expected)
-    with pytest.raises(ModelError, match="residual"):
-        ModelConfig(residual="climatology")
 
 
 def test_rollout_feeds_each_state_and_its_forcing_to_the_next_step():

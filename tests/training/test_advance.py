@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from weathermill.models.forecaster import Forecaster
-from weathermill.models.registry import ModelConfig
+from weathermill.models.registry import RESIDUALS, ModelConfig
 from weathermill.tensors.channels import Channel, ChannelTable
 from weathermill.training import advance
 from weathermill.training.losses import KINDS, AreaWeightedLoss
@@ -27,7 +27,7 @@ def forecaster(target="tendency", prognostic=3, residual="damped_persistence") -
     channels += [Channel("sun", "sun", role="forcing"), Channel("land", "land", role="static")]
     n = len(channels)
     rng = np.random.default_rng(0)
-    return Forecaster(
+    model = Forecaster(
         ModelConfig(base_channels=8, depth=2, target=target, residual=residual),
         ChannelTable(channels),
         np.linspace(90, -90, SHAPE[0]),
@@ -37,6 +37,10 @@ def forecaster(target="tendency", prognostic=3, residual="damped_persistence") -
         tendency_std=rng.uniform(0.2, 1, n),
         static=rng.normal(size=(1, *SHAPE)),
     )
+    if model.residual.damped:
+        model.residual.kept.copy_(torch.tensor(rng.uniform(0.5, 1, (prognostic, 1, 1))))
+        model.residual.offset.copy_(torch.tensor(rng.normal(size=(prognostic, *SHAPE))))
+    return model
 
 
 def window(steps, prognostic=3):
@@ -79,9 +83,10 @@ def test_the_fast_pass_of_a_rollout_is_the_plain_one(target, kind, rollout, step
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("more", [False, True])
 @pytest.mark.parametrize("per_cell", [False, True])
-def test_triton_measures_and_differentiates(target, kind, more, per_cell):
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_triton_measures_and_differentiates(target, kind, more, per_cell, residual):
     triton = advance._triton()
-    model, loss = forecaster(target), make_loss(kind, per_cell)
+    model, loss = forecaster(target, residual=residual), make_loss(kind, per_cell)
     x = window(2).float()
     state, truth = x[:, 1], x[:, 2, :3]
     output = torch.randn(2, 12, 16, 8, generator=torch.Generator().manual_seed(3))

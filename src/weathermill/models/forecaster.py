@@ -19,6 +19,7 @@ from weathermill.models.constraints import make_constraints
 from weathermill.models.files import CONFIG_FILE, read_model, write_model
 from weathermill.models.missing import MissingValues
 from weathermill.models.registry import ModelConfig, build_network
+from weathermill.models.residual import Residual
 from weathermill.tensors.channels import ChannelTable
 from weathermill.tensors.files import unseal_json
 
@@ -26,27 +27,6 @@ if TYPE_CHECKING:
     from weathermill.tensors.store import TensorStore
 
 FORMAT = "weathermill-forecaster/1"
-
-
-def damping(ratio: np.ndarray) -> np.ndarray:
-    """Share of an anomaly that is left after one time step, as the best forecast by damped persistence has it.
-
-    It is the autocorrelation over one step. Of a stationary series it follows from the variance of its changes,
-    ``tendency_std² = 2 std² (1 - autocorrelation)`` (the variogram: Wilks, Statistical Methods in the Atmospheric
-    Sciences, 4th ed. 2019). A network that adds nothing then falls back to the mean of the training period, where one
-    that adds nothing to persistence stands still: errors die out rather than pile up.
-
-    Parameters
-    ----------
-    ratio
-        ``tendency_std / std`` of each channel.
-
-    Returns
-    -------
-    numpy.ndarray
-        In [0, 1], the shape of `ratio`.
-    """
-    return np.clip(1.0 - np.asarray(ratio, dtype=np.float64) ** 2 / 2.0, 0.0, 1.0)
 
 
 class Forecaster(nn.Module):
@@ -110,8 +90,8 @@ class Forecaster(nn.Module):
         ratio = (tendency_std / std)[: self.n_prognostic]
         self.register_buffer("static", torch.tensor(static, dtype=torch.float32))
         self.register_buffer("tendency_ratio", torch.tensor(ratio, dtype=torch.float32)[:, None, None], False)
-        kept = damping(ratio) if config.residual == "damped_persistence" else np.ones_like(ratio)
-        self.register_buffer("kept", torch.tensor(kept, dtype=torch.float32)[:, None, None], False)
+        damped = config.target == "tendency" and config.residual == "damped_persistence"
+        self.residual = Residual(self.n_prognostic, self.grid_shape, damped=damped)
         self.missing = MissingValues(
             channels, self.grid_shape, missing_share, tendencies=config.target == "tendency"
         )
@@ -127,7 +107,7 @@ class Forecaster(nn.Module):
     @classmethod
     def from_store(cls, store: TensorStore, config: ModelConfig) -> Forecaster:
         """Build an untrained forecaster for the channels, grid and statistics of a training store."""
-        return cls(
+        forecaster = cls(
             config,
             store.channels,
             store.latitude,
@@ -139,6 +119,8 @@ class Forecaster(nn.Module):
             store.time_step,
             store.missing_share,
         )
+        forecaster.residual.fit(store)
+        return forecaster
 
     @property
     def grid_shape(self) -> tuple[int, int]:
@@ -205,7 +187,7 @@ class Forecaster(nn.Module):
         output = output.to(dtype)
         before = state[:, : self.n_prognostic].to(dtype)
         if self.config.target == "tendency":
-            output = before * self.kept.to(dtype) + output * self.tendency_ratio.to(dtype)
+            output = self.residual(before) + output * self.tendency_ratio.to(dtype)
         return self.constraints(before, output)
 
     def steps(self, state: Tensor, steps: int, forcings: Tensor | None = None) -> Iterator[Tensor]:

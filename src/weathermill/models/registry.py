@@ -39,7 +39,7 @@ class ModelConfig:
         deviation) or ``"state"`` (the next state, normalised).
     residual
         What a tendency is added to: ``"persistence"``, the state itself, or ``"damped_persistence"``, the state drawn
-        towards the mean of the training period, see `weathermill.models.forecaster.damping`.
+        towards the climatology of each cell, see `weathermill.models.residual`.
     dropout
         Probability of dropping a channel after each block; 0 switches it off.
     zero_head

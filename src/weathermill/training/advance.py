@@ -43,7 +43,7 @@ def advance_and_measure(
 
 
 class _Advance(torch.autograd.Function):
-    """``next = kept * state + ratio * output`` and its loss; for states as targets, ``next = output``."""
+    """``next = residual(state) + ratio * output`` and its loss; for states as targets, ``next = output``."""
 
     @staticmethod
     def forward(
@@ -97,7 +97,7 @@ def _error(output: Tensor, state: Tensor, target: Tensor, forecaster: Forecaster
     target = target.to(kind)
     if forecaster.config.target == "state":
         return y - target, y
-    before = state[:, :n].to(kind) * forecaster.kept.to(kind)
+    before = forecaster.residual(state[:, :n].to(kind))
     ratio = forecaster.tendency_ratio.to(kind)
     return y - (target - before) / ratio, before + y * ratio
 
@@ -115,7 +115,7 @@ def _backward(output, state, target, forecaster, loss, dper_channel, dnext, dout
     if dstate is not None:
         dstate.zero_()
         if tendency:
-            dstate[:, :n] = dy / ratio * forecaster.kept.to(error.dtype)
+            dstate[:, :n] = dy / ratio * forecaster.residual.kept.to(error.dtype)
 
 
 def _triton():

@@ -23,9 +23,10 @@ BLOCK_P, BLOCK_C = 128, 32
 
 @triton.jit
 def _error_tile(
-    output_ptr, state_ptr, target_ptr, ratio, kept, b, p, c, mask, within, s_b, t_b,
+    output_ptr, state_ptr, target_ptr, offset_ptr, ratio, kept, b, p, c, mask, within, s_b, t_b,
     S_C: tl.constexpr, T_C: tl.constexpr, S_UNIT: tl.constexpr, T_UNIT: tl.constexpr, CHANNELS: tl.constexpr,
-    W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr, TENDENCY: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr,
+    TENDENCY: tl.constexpr, DAMPED: tl.constexpr,
 ):  # fmt: skip
     """Error and next state of a tile of channels by cells."""
     cell = (b * ROWS + p // W + NORTH_MARGIN) * COLUMNS + p % W
@@ -38,7 +39,10 @@ def _error_tile(
     target = target.to(tl.float32)
     if TENDENCY:
         state = tl.load(state_ptr + b * s_b * S_UNIT + c_wide * S_C + p[None, :], mask=mask, other=0.0)
-        state = state.to(tl.float32) * kept[:, None]
+        state = state.to(tl.float32)
+        if DAMPED:
+            offset = tl.load(offset_ptr + c_wide * (H * W) + p[None, :], mask=mask, other=0.0)
+            state = state * kept[:, None] + offset
         error = y - (target - state) * (1.0 / ratio)[:, None]
         advanced = state + y * ratio[:, None]
     else:
@@ -49,11 +53,11 @@ def _error_tile(
 
 @triton.jit
 def _measure_kernel(
-    output_ptr, state_ptr, target_ptr, ratio_ptr, kept_ptr, area_ptr, next_ptr, partial_ptr,
+    output_ptr, state_ptr, target_ptr, ratio_ptr, kept_ptr, offset_ptr, area_ptr, next_ptr, partial_ptr,
     batch, n, s_b, t_b, a_i, a_j, delta,
     S_C: tl.constexpr, T_C: tl.constexpr, S_UNIT: tl.constexpr, T_UNIT: tl.constexpr, CHANNELS: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr,
-    TENDENCY: tl.constexpr, MEASURE: tl.constexpr, NEXT: tl.constexpr,
+    TENDENCY: tl.constexpr, DAMPED: tl.constexpr, MEASURE: tl.constexpr, NEXT: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -68,8 +72,8 @@ def _measure_kernel(
         within = (p < H * W) & (b < batch)
         mask = (c < n)[:, None] & within[None, :]
         error, advanced = _error_tile(
-            output_ptr, state_ptr, target_ptr, ratio, kept, b, p, c, mask, within, s_b, t_b,
-            S_C, T_C, S_UNIT, T_UNIT, CHANNELS, W, ROWS, COLUMNS, NORTH_MARGIN, TENDENCY,
+            output_ptr, state_ptr, target_ptr, offset_ptr, ratio, kept, b, p, c, mask, within, s_b, t_b,
+            S_C, T_C, S_UNIT, T_UNIT, CHANNELS, H, W, ROWS, COLUMNS, NORTH_MARGIN, TENDENCY, DAMPED,
         )  # fmt: skip
         area = tl.load(area_ptr + (p // W) * a_i + (p % W) * a_j, mask=p < H * W, other=0.0)
         if MEASURE == 0:
@@ -88,11 +92,11 @@ def _measure_kernel(
 
 @triton.jit
 def _measure_backward_kernel(
-    output_ptr, state_ptr, target_ptr, ratio_ptr, kept_ptr, area_ptr, dper_ptr, dnext_ptr, doutput_ptr, dstate_ptr,
+    output_ptr, state_ptr, target_ptr, ratio_ptr, kept_ptr, offset_ptr, area_ptr, dper_ptr, dnext_ptr, doutput_ptr, dstate_ptr,
     n, n_dynamic, s_b, t_b, a_i, a_j, delta, share,
     S_C: tl.constexpr, T_C: tl.constexpr, S_UNIT: tl.constexpr, T_UNIT: tl.constexpr, CHANNELS: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr,
-    TENDENCY: tl.constexpr, MEASURE: tl.constexpr, NEXT: tl.constexpr, STATE_GRADIENT: tl.constexpr,
+    TENDENCY: tl.constexpr, DAMPED: tl.constexpr, MEASURE: tl.constexpr, NEXT: tl.constexpr, STATE_GRADIENT: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     tiles: tl.constexpr = (H * W + BLOCK_P - 1) // BLOCK_P
@@ -103,8 +107,8 @@ def _measure_backward_kernel(
     ratio = tl.load(ratio_ptr + c, mask=c < n, other=1.0)
     kept = tl.load(kept_ptr + c, mask=c < n, other=1.0)
     error, _ = _error_tile(
-        output_ptr, state_ptr, target_ptr, ratio, kept, b, p, c, mask, p < H * W, s_b, t_b,
-        S_C, T_C, S_UNIT, T_UNIT, CHANNELS, W, ROWS, COLUMNS, NORTH_MARGIN, TENDENCY,
+        output_ptr, state_ptr, target_ptr, offset_ptr, ratio, kept, b, p, c, mask, p < H * W, s_b, t_b,
+        S_C, T_C, S_UNIT, T_UNIT, CHANNELS, H, W, ROWS, COLUMNS, NORTH_MARGIN, TENDENCY, DAMPED,
     )  # fmt: skip
     area = tl.load(area_ptr + (p // W) * a_i + (p % W) * a_j, mask=p < H * W, other=0.0) * share
     weight = tl.load(dper_ptr + c, mask=c < n, other=0.0)
@@ -140,7 +144,7 @@ def _constants(state: Tensor, target: Tensor, channels: int, forecaster: Forecas
     tendency = forecaster.config.target == "tendency"
     constants = (
         s_c, t_c, s_unit, t_unit, channels, *forecaster.grid_shape, rows, columns,
-        forecaster.network.grid.margins[0], tendency, KINDS.index(loss.kind),
+        forecaster.network.grid.margins[0], tendency, forecaster.residual.damped, KINDS.index(loss.kind),
     )  # fmt: skip
     return state, target, (s_b, t_b), constants
 
@@ -166,7 +170,7 @@ def measure(
     programs, turns = spread(tiles, PROGRAMS)
     partial = torch.empty((programs, n), dtype=torch.float32, device=output.device)
     launch(_measure_kernel, (programs, triton.cdiv(n, BLOCK_C)),
-        output, state, target, forecaster.tendency_ratio, forecaster.kept, loss.area_weights,
+        output, state, target, forecaster.tendency_ratio, forecaster.residual.kept, forecaster.residual.offset, loss.area_weights,
         partial if prognostic is None else prognostic, partial,
         batch, n, *strides, *_area_strides(loss), loss.delta, *constants, prognostic is not None,
         BLOCK_P, BLOCK_C, turns,
@@ -197,7 +201,7 @@ def measure_backward(
     last = max(channels, 0 if dstate is None else forecaster.n_dynamic)
     grid = batch * triton.cdiv(h * w, BLOCK_P), triton.cdiv(last, BLOCK_C)
     launch(_measure_backward_kernel, grid,
-        output, state, target, forecaster.tendency_ratio, forecaster.kept, loss.area_weights, dper_channel.contiguous(),
+        output, state, target, forecaster.tendency_ratio, forecaster.residual.kept, forecaster.residual.offset, loss.area_weights, dper_channel.contiguous(),
         output if dnext is None else dnext.contiguous(), doutput, output if dstate is None else dstate,
         forecaster.n_prognostic, forecaster.n_dynamic, *strides, *_area_strides(loss), loss.delta,
         1.0 / (batch * h * w), *constants, dnext is not None, dstate is not None, BLOCK_P, BLOCK_C,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import dask
 import numpy as np
 import xarray as xr
+from dask.system import CPU_COUNT
 
 from weathermill.fields.geometry import has_pole_points
 from weathermill.fields.grids import describe_grid, is_point_list, is_rectilinear
@@ -78,7 +80,7 @@ def regrid_report(
             continue
         pairs[name] = (before, after)
     looks = _look_at_all(pairs, positions, areas)
-    variables = {name: _measure([look for step in looks[name] for look in step], areas) for name in pairs}
+    variables = {name: _measure(looks[name], areas) for name in pairs}
     return {
         "method": weights.method,
         "provider": weights.provider,
@@ -147,49 +149,48 @@ def _worse(error: float | None, other: float | None) -> float | None:
 
 def _look_at_all(
     pairs: Mapping[str, tuple[xr.DataArray, xr.DataArray]], positions: np.ndarray, areas: _Areas
-) -> dict[str, list[list[_Look]]]:
-    """Look at the maps of all variables before and after: by name, then by step and level.
+) -> dict[str, list[_Look]]:
+    """Look at the maps of all variables before and after: by name, step by step and level by level.
 
     What lies before and after is computed together, all sampled steps of one block of the source at once, so that
-    nothing is read twice; blocks follow each other, so that memory holds one of them.
+    nothing is read twice; memory holds one such block for each thread.
     """
-    looks: dict[str, list[list[_Look]]] = {name: [] for name in pairs}
-    shared = dask.delayed(areas, pure=False, traverse=False)
-    still = [name for name, (before, _) in pairs.items() if "time" not in before.dims]
-    moving = [name for name in pairs if name not in still]
-    groups: list[tuple[list[int] | list[None], list[str]]] = [([None], still)]
-    groups += [(steps, moving) for steps in _blocks(pairs, positions)]
-    for steps, names in groups:
-        tasks = [
-            dask.delayed(_look_at_step, pure=False)(*(_at(field, step) for field in pairs[name]), shared)
-            for name in names
-            for step in steps
-        ]
-        results = iter(dask.compute(*tasks))
-        for name in names:
-            looks[name].extend(next(results) for _ in steps)
+    threads = int(dask.config.get("num_workers", None) or CPU_COUNT)
+    with ThreadPoolExecutor(min(threads, max(1, len(pairs)))) as pool:
+        looks = pool.map(lambda pair: _look_at_pair(*pair, positions, areas), pairs.values())
+        return dict(zip(pairs, looks, strict=True))
+
+
+def _look_at_pair(
+    before: xr.DataArray, after: xr.DataArray, positions: np.ndarray, areas: _Areas
+) -> list[_Look]:
+    looks = []
+    for steps in _blocks(before, positions):
+        # In one graph, because what lies after is made of what lies before.
+        looks += _look_at_steps(*dask.compute(_at(before, steps), _at(after, steps)), areas)
     return looks
 
 
-def _blocks(
-    pairs: Mapping[str, tuple[xr.DataArray, xr.DataArray]], positions: np.ndarray
-) -> Iterator[list[int]]:
-    """Sampled steps, those together that lie in one block of the source."""
-    varying = next((before for before, _ in pairs.values() if "time" in before.dims), None)
-    if varying is None:
+def _blocks(field: xr.DataArray, positions: np.ndarray) -> Iterator[list[int]]:
+    """Sampled steps, those together that lie in one block."""
+    if "time" not in field.dims:
+        yield [0]
         return
-    chunks = varying.chunksizes.get("time", (1,) * varying.sizes["time"])
+    chunks = field.chunksizes.get("time", (1,) * field.sizes["time"])
     block = np.searchsorted(np.cumsum(chunks), positions, side="right")
     for k in np.unique(block):
         yield positions[block == k].tolist()
 
 
-def _at(field: xr.DataArray, step: int | None) -> Any:
-    return (field if step is None or "time" not in field.dims else field.isel(time=int(step))).data
+def _at(field: xr.DataArray, steps: list[int]) -> Any:
+    """(step, …) of the steps; those of a field without time are one."""
+    if "time" not in field.dims:
+        return field.data[None]
+    return field.isel(time=steps).transpose("time", ...).data
 
 
-def _look_at_step(before: np.ndarray, after: np.ndarray, areas: _Areas) -> list[_Look]:
-    """Look at one step of one variable, level by level."""
+def _look_at_steps(before: np.ndarray, after: np.ndarray, areas: _Areas) -> list[_Look]:
+    """Look at some steps of one variable, level by level."""
     others = [
         [pair[end] for pair in (areas.shared, areas.shared_polygons) if pair is not None] for end in (0, 1)
     ]

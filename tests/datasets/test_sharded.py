@@ -337,6 +337,28 @@ def test_a_source_that_is_a_store_may_grow(tmp_path, reads, zarr_format):
     assert contents(target) == contents(tmp_path / "whole.zarr")
 
 
+def test_a_store_behind_a_url_may_be_filled_further(tmp_path, reads):
+    """As ARCO-ERA5 is every month."""
+    source, target = "memory://growing/arco.zarr", tmp_path / "fields.zarr"
+    chunks = {"t": {"chunks": (1, 2, 9, 16)}, "t2m": {"chunks": (1, 9, 16)}}
+    both = xr.concat([month(0), month(1)], "time")
+
+    def fill(stop, **attrs):
+        attrs = {"valid_time_start": "2020-01-01", "valid_time_stop": stop, **attrs}
+        both.assign_attrs(attrs).to_zarr(source, mode="w", zarr_format=2, consolidated=True, encoding=chunks)
+
+    fill("2020-01-02")
+    ingest(source, target)
+    fill("2020-01-05")
+    dataset = ingest(source, target, reads=reads)
+    assert steps_read(reads) == {"arco.zarr": 12} and dataset.load().sizes["time"] == 20
+    fill("2020-01-05", history="made anew")
+    ingest(source, target, reads=reads)
+    assert steps_read(reads) == {"arco.zarr": 20}
+    ingest(source, tmp_path / "whole.zarr")
+    assert contents(target) == contents(tmp_path / "whole.zarr")
+
+
 @pytest.mark.parametrize("wave", [1, 3])
 def test_threads_write_what_one_thread_writes(files, monkeypatch, wave):
     paths = sorted(files.glob("m*.nc"))

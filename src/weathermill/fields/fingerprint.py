@@ -18,6 +18,8 @@ from weathermill.fields.coordinates import find_coordinate
 _HEAD_BYTES = 2**20
 _SAMPLES = 32
 _SAMPLE_BYTES = 2**16
+# What ARCO-ERA5 says of how far its axis is filled.
+_EXTENT_ATTRIBUTES = ("valid_time_start", "valid_time_stop", "valid_time_stop_era5t", "last_updated")
 _METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata")
 
 
@@ -166,6 +168,37 @@ def store_steps(path: Path, dataset: xr.Dataset, group: str = "") -> list[str] |
             known[places] = hashlib.sha256("\n".join(texts).encode()).hexdigest()
         steps.append(known[places])
     return steps
+
+
+def remote_steps(dataset: xr.Dataset, location: str) -> list[str] | None:
+    """Tell whether the time steps of a Zarr store behind a URL are of the same store as before.
+
+    Parameters
+    ----------
+    dataset
+        As opened from it.
+    location
+        Its URL.
+
+    Returns
+    -------
+    list of str or None
+        One digest of all metadata but the length of the time axis and the attributes that say how far it is filled, for
+        all steps: chunks that are replaced while the metadata stay the same are not seen. None without a time axis.
+    """
+    axis_name = find_coordinate(dataset, "time")
+    if axis_name is None or dataset[axis_name].ndim != 1:
+        return None
+    attributes = {key: value for key, value in dataset.attrs.items() if key not in _EXTENT_ATTRIBUTES}
+    parts: list[Any] = [location, attributes]
+    for name, variable in sorted(dataset.variables.items(), key=lambda item: str(item[0])):
+        if name != axis_name:
+            stored = [
+                variable.encoding.get(key) for key in ("dtype", "chunks", "shards", "compressors", "filters")
+            ]
+            parts.append([name, variable.dims, variable.attrs, stored])
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return [hashlib.sha256(text.encode()).hexdigest()] * dataset.sizes[dataset[axis_name].dims[0]]
 
 
 def _without_length(file: Path) -> str:

@@ -20,6 +20,7 @@ from weathermill.fields.fingerprint import (
     describe_file,
     describe_remote,
     describe_store,
+    remote_steps,
     store_steps,
 )
 from weathermill.fields.formats import UNDECODABLE, check_classic_size, file_format, is_zarr_store
@@ -67,14 +68,18 @@ class OpenedSources:
     def step_identities(self) -> list[list[str] | None]:
         """Return, for each dataset, what identifies the content of each of its time steps.
 
-        None where only the source as a whole can be told from another: files, and stores behind a URL.
+        None for files, which can only be told apart as a whole.
         """
-        return [
-            store_steps(Path(description.location), dataset, dataset.encoding.get(_GROUP, ""))
-            if description.format == "zarr"
-            else None
-            for dataset, description in zip(self.datasets, self.descriptions, strict=True)
-        ]
+        identities: list[list[str] | None] = []
+        for dataset, description in zip(self.datasets, self.descriptions, strict=True):
+            group = dataset.encoding.get(_GROUP)
+            if group is None:
+                identities.append(None)
+            elif description.format == "zarr":
+                identities.append(store_steps(Path(description.location), dataset, group))
+            else:
+                identities.append(remote_steps(dataset, description.location))
+        return identities
 
     def close(self) -> None:
         """Close all files."""
@@ -325,6 +330,7 @@ def _open_url(opened: OpenedSources, url: str, options: dict[str, Any], engine, 
             dataset = _open_remote_netcdf(filesystem, path, one, group, opened)
         else:
             dataset = _open_zarr(one, options, group)
+            dataset.encoding[_GROUP] = group or ""
         _add(opened, dataset, name, describe_remote(filesystem, path, one))
 
 

@@ -1,0 +1,174 @@
+"""What the documents promise: commands parse, parameters exist, scripts and links are there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+from kedro.framework.cli.cli import KedroCLI
+from pydantic import BaseModel
+
+from weathermill import errors
+from weathermill.cli import main, run
+from weathermill.parameters import Parameters
+from weathermill.pipeline_registry import register_pipelines
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(?:console|bash|sh)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`]+)`", re.DOTALL)
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Words of every command of ours, from blocks and from text; what is typed after ``$``, without comments."""
+    # A line of a page is cut where it is full, also within a command.
+    spans = [" ".join(span.split()) for span in _INLINE.findall(_BLOCK.sub("", text))]
+    candidates = [span for span in spans if not span.startswith("make ") or len(span.split()) == 2]
+    for block in _BLOCK.findall(text):
+        lines = block.replace("\\\n", " ").splitlines()
+        candidates += [
+            line.removeprefix("$ ") for line in lines if line.startswith("$ ") or "$ " not in block
+        ]
+    found = []
+    for candidate in candidates:
+        for part in candidate.split(" && "):
+            # Comments hold apostrophes.
+            part = re.sub(r"\s#.*", "", part)
+            try:
+                words = shlex.split(part)
+            except ValueError:
+                continue
+            while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+                words.pop(0)
+            if words and Path(words[0]).name in ("kedro", "weathermill", "python", "make"):
+                found.append(words)
+    return found
+
+
+def all_commands():
+    for page in PAGES:
+        for words in commands_in(page.read_text(encoding="utf-8")):
+            yield pytest.param(page.name, words, id=f"{page.name}: {' '.join(words)}"[:90])
+
+
+def parsed(command: click.Command, words: list[str]) -> dict:
+    """Parameters as click reads them, without running anything."""
+    return command.make_context(command.name, list(words)).params
+
+
+def known_parameter(name: str) -> bool:
+    model = Parameters
+    for part in name.split("."):
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return model is dict or isinstance(model, str)
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), "free")
+    return True
+
+
+def check_kedro(words: list[str]) -> None:
+    if words[0] != "run":
+        assert words[0] in KedroCLI(PROJECT).list_commands(click.Context(main)) or words[0] in (
+            "viz",
+            "mlflow",
+        )
+        return
+    options = parsed(run, words[1:])
+    names = [*options["pipelines"], *([options["pipeline"]] if options["pipeline"] else [])]
+    assert set(names) <= set(register_pipelines())
+    if options["env"] and "<" not in options["env"]:
+        assert (PROJECT / "conf" / options["env"]).is_dir()
+    for name in _flat(options["params"]):
+        assert known_parameter(name), f"there is no parameter {name}"
+
+
+def _flat(values: dict, prefix: str = "") -> list[str]:
+    return [
+        full
+        for key, value in values.items()
+        for full in (_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"])
+    ]
+
+
+@pytest.mark.parametrize(("page", "words"), all_commands())
+def test_commands_parse(page, words):
+    program, rest = Path(words[0]).name, words[1:]
+    if program == "make":
+        targets = set(re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+        assert {word for word in rest if "=" not in word} <= targets
+    elif program == "python":
+        if rest and rest[0].endswith(".py"):
+            assert (PROJECT / rest[0]).is_file()
+    elif program == "kedro" and rest:
+        check_kedro(rest)
+    elif program == "weathermill" and rest:
+        assert rest[0] in main.commands
+        arguments = [word for word in rest[1:] if not word.startswith("<")] or ["x"] * (len(rest) > 1)
+        parsed(main.commands[rest[0]], arguments)
+
+
+def test_there_are_commands_to_check():
+    programs = [param.values[1][0] for param in all_commands()]
+    assert programs.count("kedro") > 12 and programs.count("weathermill") > 8
+
+
+def test_a_wrong_command_would_be_noticed():
+    with pytest.raises(click.NoSuchOption):
+        check_kedro(["run", "--dry-runn"])
+    with pytest.raises(AssertionError, match=r"train\.epoch"):
+        check_kedro(["run", "--params", "train.epoch=3"])
+    assert commands_in("see `kedro run\n--dry-run`") == [["kedro", "run", "--dry-run"]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path) if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if anchor and linked.suffix == ".md":
+            heads = re.findall(r"^#+ +(.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert anchor in slugs, f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:src|scripts|tests|benchmarks|conf|docs|notebooks)/[\w./-]+)`", text):
+        assert (PROJECT / name).exists(), f"{page.name} names {name}"
+
+
+def test_remedies_name_commands_and_parameters_that_there_are():
+    for cls in vars(errors).values():
+        remedy = getattr(cls, "default_remedy", "")
+        for words in commands_in(remedy):
+            if words[0] == "kedro":
+                check_kedro(words[1:])
+            else:
+                assert words[1] in main.commands
+        for name in re.findall(r"`([a-z_]+\.[a-z_.]+)(?:=\S+)?`", remedy):
+            assert known_parameter(name), f"{cls.__name__} names {name}"
+
+
+def test_every_command_has_help():
+    for name in main.commands:
+        result = CliRunner().invoke(main, [name, "--help"])
+        assert result.exit_code == 0 and len(result.output) > 100
+
+
+def test_yaml_in_pages_parses():
+    for page in PAGES:
+        for block in re.findall(
+            r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        ):
+            yaml.safe_load(block)

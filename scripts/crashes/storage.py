@@ -52,9 +52,14 @@ def small_disk(folder: Path, sample: Path) -> Iterator[None]:
 
 def fill(folder: Path) -> None:
     """Leave no room on a tmpfs: its size becomes what is used."""
-    use = os.statvfs(folder)
-    used = (use.f_blocks - use.f_bfree) * use.f_frsize
-    _mount("-o", f"remount,size={max(used, use.f_frsize)}", str(folder))
+    for _ in range(100):
+        use = os.statvfs(folder)
+        used = (use.f_blocks - use.f_bfree) * use.f_frsize
+        # Refused where more has been written since.
+        with contextlib.suppress(subprocess.CalledProcessError):
+            _mount("-o", f"remount,size={max(used, use.f_frsize)}", str(folder))
+            return
+    raise SystemExit(f"{folder} cannot be filled")
 
 
 def made_read_only(matrix: Matrix, stage: str, resume: tuple[str, ...]) -> Outcome | None:

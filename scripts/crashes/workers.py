@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import signal
 import threading
 import time
@@ -18,14 +19,13 @@ CLUSTER = {
     "cluster": {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None},
     "config": {"distributed.scheduler.no-workers-timeout": "5s"},
 }
-#: What the cluster works on: nodes with the tag ``dask``.
-_AT_WORK = "Completed node: choose_target_grid"
 
 
 def dask_workers(matrix: Matrix, number: int) -> Iterator[Outcome]:
     """Kill a worker of a Dask cluster, both of them again and again, and the run that has them."""
     project = matrix.project
     project.configure(dask=CLUSTER)
+    stages = itertools.cycle(("ingest", "regrid", "tensors"))
     try:
         for case, act in (
             *[("Dask worker killed", _kill_one)] * number,
@@ -36,14 +36,7 @@ def dask_workers(matrix: Matrix, number: int) -> Iterator[Outcome]:
         ):
             project.clear()
             run = project.start()
-            if not run.wait_for(r"incremental.runner: \S+: to run"):
-                raise SystemExit(f"the run with a cluster did not begin; see {project.log}")
-            # Within the stages that the cluster works for.
-            time.sleep(
-                matrix.random.random()
-                * sum(matrix.timeline.length(s) for s in ("ingest", "regrid", "tensors"))
-            )
-            if run.ended():
+            if not matrix.timeline.draw(next(stages), matrix.random).wait(run):
                 raise SystemExit(f"the run with a cluster ended too soon; see {project.log}")
             stage, node = matrix.struck(run)
             struck = act(run)

@@ -19,6 +19,7 @@ from weathermill.datasets import ZarrFieldsDataset, sharded
 from weathermill.fields.inspection import InspectionReport
 from weathermill.fields.layout import GuardedReader
 from weathermill.fields.opening import open_sources
+from weathermill.fields.origins import TRACE, Trace
 from weathermill.parameters import IngestParameters, SplitParameters
 from weathermill.pipelines.ingest import nodes
 
@@ -356,6 +357,35 @@ def test_a_store_behind_a_url_may_be_filled_further(tmp_path, reads):
     ingest(source, target, reads=reads)
     assert steps_read(reads) == {"arco.zarr": 20}
     ingest(source, tmp_path / "whole.zarr")
+    assert contents(target) == contents(tmp_path / "whole.zarr")
+
+
+def test_fields_of_other_types_and_empty_ones_are_resumed_too(tmp_path, monkeypatch):
+    source = month(0)
+    source["daylight"] = source["t2m"] > 280
+    source["t2m"][2:4] = np.nan
+    chunked = source.chunk(time=4).rename(latitude="y", longitude="x")
+    chunked.encoding[TRACE] = Trace("recipe", ("a",) * 10)
+    original, written = sharded.ShardedWriter._note, []
+
+    def interrupted(self, block, files):
+        original(self, block, files)
+        written.append(sorted(files))
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    target = tmp_path / "fields.zarr"
+    with monkeypatch.context() as patched:
+        patched.setattr(sharded.ShardedWriter, "_note", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ZarrFieldsDataset(filepath=str(target), save_args=SMALL).save(chunked)
+    assert written == [
+        ["daylight/c/0/0/0", "t/c/0/0/0/0", "t2m/c/0/0/0"],
+        ["daylight/c/1/0/0", "t/c/1/0/0/0"],
+    ]
+    ZarrFieldsDataset(filepath=str(target), save_args=SMALL).save(chunked)
+    xr.testing.assert_equal(xr.open_zarr(target).compute(), chunked.compute())
+    ZarrFieldsDataset(filepath=str(tmp_path / "whole.zarr"), save_args=SMALL).save(chunked)
     assert contents(target) == contents(tmp_path / "whole.zarr")
 
 

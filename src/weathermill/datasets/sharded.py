@@ -30,7 +30,16 @@ from dask.system import CPU_COUNT
 
 from weathermill.datasets.donor import Donor
 from weathermill.datasets.local import remove, replace, sync, writable
-from weathermill.datasets.shards import NOTES, Files, Layout, codecs, intact, selected, store_shard
+from weathermill.datasets.shards import (
+    NOTES,
+    Files,
+    Layout,
+    codecs,
+    intact,
+    selected,
+    store_shard,
+    stored_file,
+)
 from weathermill.fields.origins import Trace, digest
 from weathermill.progress import Progress
 
@@ -84,8 +93,8 @@ class ShardedWriter:
             try:
                 self._prepare()
                 # Leaving it waits for threads that still write when an error goes on: what they wrote would stay behind.
-                with _pool() as self.pool, Progress(label, self.steps, "time steps") as progress:
-                    self._fill(progress)
+                with _pool() as self.pool:
+                    self._fill(label)
                 self._finish()
             except BaseException:
                 if self.trace is None or not self.done:
@@ -181,7 +190,7 @@ class ShardedWriter:
             file.replace(place)
         remove(header)
 
-    def _fill(self, progress: Progress) -> None:
+    def _fill(self, label: str) -> None:
         pending = [i for i in range(len(self.blocks)) if i not in self.done]
         resumed = self.steps - sum(len(self.blocks[i]) for i in pending)
         donor = None if self.afresh else Donor.of(self)
@@ -201,25 +210,26 @@ class ShardedWriter:
                 resumed,
                 linked,
             )
-        progress.update(resumed + linked) if resumed + linked else None
-        wave = _workers()
-        for start in range(0, len(pending), wave):
-            chosen = pending[start : start + wave]
-            stored = self._compute([self.blocks[i] for i in chosen], donor, self.varying)
-            for i, files in zip(chosen, stored, strict=True):
-                self._note(i, files)
-                progress.update(len(self.blocks[i]))
+        wave, left = _workers(), sum(len(self.blocks[i]) for i in pending)
+        with Progress(label, left, "time steps") as progress:
+            for start in range(0, len(pending), wave):
+                chosen = pending[start : start + wave]
+                stored = self._compute([self.blocks[i] for i in chosen], donor, self.varying)
+                for i, files in zip(chosen, stored, strict=True):
+                    self._note(i, files)
+                    progress.update(len(self.blocks[i]))
 
     def _compute(
         self, blocks: list[range], donor: Donor | None, variables: Mapping[str, xr.DataArray]
     ) -> list[Files]:
         """Compute and store blocks, each variable of each by a task of its own."""
         tasks, owners = [], []
+        stored: list[Files] = [{} for _ in blocks]
         for k, block in enumerate(blocks):
             for name, variable in variables.items():
                 axis = variable.dims.index("time")
                 if variable.dtype.kind not in "fiu":
-                    self._store_encoded(name, block)
+                    stored[k] |= self._store_encoded(name, block)
                     continue
                 lazy = selected(variable, block)
                 if donor is not None and name not in self.flags:
@@ -239,7 +249,6 @@ class ShardedWriter:
                     )
                 )
                 owners.append(k)
-        stored: list[Files] = [{} for _ in blocks]
         # Not by Dask's configuration, which a cluster sends to workers and tasks inside tasks would wait in.
         threads = dask.base.get_scheduler(collections=tasks) is dask.threaded.get
         results = dask.compute(*tasks, **({"pool": self.pool} if threads else {}))
@@ -247,11 +256,13 @@ class ShardedWriter:
             stored[k].update(result.reshape(-1)[0])
         return stored
 
-    def _store_encoded(self, name: str, block: range) -> None:
+    def _store_encoded(self, name: str, block: range) -> Files:
         """Store a variable of a type that xarray encodes on its way; such are small."""
         part = self.fields[[name]].isel(time=slice(block.start, block.stop))
         part = part.drop_vars([c for c, v in part.coords.items() if "time" not in v.dims]).compute()
         part.to_zarr(self.store, region={"time": slice(block.start, block.stop)}, consolidated=False)
+        axis = self.varying[name].dims.index("time")
+        return stored_file(self.store, name, part[name].ndim, axis, block.start // self.layout.shard)
 
     def _finish(self) -> None:
         with warnings.catch_warnings():

@@ -62,16 +62,19 @@ def store_shard(
     index = [slice(None)] * block.ndim
     index[axis] = slice(start, start + block.shape[axis])
     array[tuple(index)] = block
-    relative = shard_file(variable, block.ndim, axis, start // shard)
-    files = {}
-    file = Path(store, relative)
-    # A shard of nothing but fill values has no file.
-    if file.exists():
-        sync(file)
-        files[relative] = size_and_sum(file)
     result = np.empty((1,) * block.ndim, dtype=object)
-    result[(0,) * block.ndim] = files
+    result[(0,) * block.ndim] = stored_file(Path(store), variable, block.ndim, axis, start // shard)
     return result
+
+
+def stored_file(store: Path, name: str, ndim: int, axis: int, block: int) -> Files:
+    """Have the disk hold a shard, and return its file with size and SHA-256; none where all is fill values."""
+    relative = shard_file(name, ndim, axis, block)
+    file = store / relative
+    if not file.exists():
+        return {}
+    sync(file)
+    return {relative: size_and_sum(file)}
 
 
 def shard_file(name: str, ndim: int, axis: int, block: int) -> str:

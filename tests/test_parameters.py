@@ -152,3 +152,8 @@ def test_only_what_is_ingested_and_changes_may_be_missing(allowed, message):
     ingest = {"variables": ["temperature"], "static_variables": ["land_sea_mask"], "allow_missing": allowed}
     with pytest.raises(ParameterError, match=message):
         validate_parameters({"ingest": ingest})
+
+
+def test_a_value_in_place_of_a_list_is_told_how_lists_are_set():
+    with pytest.raises(ParameterError, match=r"such as \[50\]; lists are set in conf/local/parameters.yml"):
+        validate_parameters({"ingest": {"variables": ["temperature"], "levels": 50}})

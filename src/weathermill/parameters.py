@@ -411,6 +411,8 @@ def _fault(error: Mapping[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{name}: missing"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "list_type" and isinstance(error["input"], str | int | float):
+        message += f", such as [{error['input']}]; lists are set in conf/local/parameters.yml, not on the command line"
     if not name:
         return message
     return f"{name}: {message} (given: {error['input']!r})"

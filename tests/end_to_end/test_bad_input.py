@@ -133,3 +133,10 @@ def test_a_disk_that_is_too_small_stops_the_run_before_its_first_stage(project, 
     assert "4.0 MiB are free" in str(error) and "disk_check=false" in str(error)
     made = [path for path in project.file().rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert made == [project.file(*SAMPLE)]
+
+
+def test_an_unknown_grid_stops_the_run_before_its_first_stage(project):
+    error = refused(project, params={"regrid": {"target": "1.5grd"}})
+    assert isinstance(error, errors.GridError)
+    assert "'1.5grd'" in str(error)
+    assert not project.file("02_intermediate", "sample", "fields.zarr").exists()

@@ -177,7 +177,9 @@ def _stored(shapes: Shapes, parameters: Parameters) -> int:
 def _train(shapes: Shapes, parameters: Parameters) -> int:
     """States that are resident, windows on their way, and on a CPU the network's own."""
     config = train_config(parameters.train, 0)
-    window = config.batch_size * (config.most_steps + 1) * shapes.target_step
+    # An epoch has no more windows than there are states.
+    batch = min(config.batch_size, shapes.times)
+    window = batch * (config.most_steps + 1) * shapes.target_step
     data = min(_stored(shapes, parameters), available_host_memory())
     work = data + 4 * window
     import torch
@@ -190,7 +192,7 @@ def _train(shapes: Shapes, parameters: Parameters) -> int:
             n_forcing=shapes.forcing,
             n_static=shapes.static,
         )
-        step = predict_for(network, config.batch_size, config.step, config.most_steps, config.rollout_loss)
+        step = predict_for(network, batch, config.step, config.most_steps, config.rollout_loss)
         work += 2 * (step.total - step.parts.get("workspace", 0))
     return work
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kedro.io import DataCatalog
 
+from weathermill.fields.grids import named_grid
 from weathermill.incremental.estimates import estimate_disk, outputs_of
 from weathermill.incremental.memory_estimates import predict_memory, require_memory
 from weathermill.incremental.plan import NodePlan, output_path
@@ -45,9 +46,17 @@ class Needs:
 
 
 def needs_of(plan: Sequence[NodePlan], catalog: DataCatalog, parameters: Parameters) -> Needs:
-    """Estimate what a run will need, from axes alone."""
+    """Estimate what a run will need, from axes alone.
+
+    Raises
+    ------
+    GridError
+        If the run will regrid to a grid that there is not: better now than after hours of ingesting.
+    """
     if not any(entry.runs for entry in plan):
         return Needs()
+    if "target_grid" in outputs_of(plan) and parameters.regrid.target is not None:
+        named_grid(parameters.regrid.target)
     shapes = shapes_of(catalog, parameters, outputs_of(plan))
     lazy = {
         name

@@ -55,6 +55,8 @@ class IncrementalRunner(SequentialRunner):
     def _suggest_resume_scenario(self, pipeline: Pipeline, done_nodes: Iterable[Node], catalog: Any) -> None:
         # Kedro would name nodes to begin from; here the same command does, because what stands is skipped.
         done = list(done_nodes)
+        if not done:
+            return
         logger.warning(
             "%d of %d nodes were completed; what they made stands, and the same command goes on from there",
             len(done),

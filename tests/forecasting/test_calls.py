@@ -93,5 +93,6 @@ def test_forecasts_with_forcings_follow_the_source(networks, source, tmp_path):
     stream.to_zarr(tmp_path / "f.zarr")
     stored = ForecastsDataset(filepath=str(tmp_path / "f.zarr")).load()
     assert stored.sizes["init_time"] == 3
+    assert "crc32c" in (tmp_path / "f.zarr" / "2m_temperature" / "zarr.json").read_text()
     alone = forecast(model, forced, initial_time="2001-01-01T12:00", lead_time_hours=18)
     np.testing.assert_allclose(stored["2m_temperature"][2], alone["2m_temperature"], rtol=1e-5)

@@ -148,9 +148,13 @@ class ForecastStream:
 
     def to_zarr(self, path: str | Path) -> None:
         """Write a Zarr v3 store, piece by piece; at ``path`` there must be nothing yet."""
+        from zarr.codecs import Crc32cCodec, ZstdCodec
+
         template = self.template()
+        # The checksum has a flipped bit noticed as it is read, instead of decoded to another value.
+        compressors = (ZstdCodec(), Crc32cCodec())
         encoding: dict[str, dict[str, Any]] = {
-            name: {"chunks": tuple(chunks[0] for chunks in variable.chunks)}
+            name: {"chunks": tuple(chunks[0] for chunks in variable.chunks), "compressors": compressors}
             for name, variable in template.data_vars.items()
         }
         for name in ("init_time", "time"):

@@ -142,3 +142,14 @@ def test_a_cluster_that_lost_its_workers_is_told(kind):
     known = known_error(wrapped)
     assert isinstance(known, ResourceError)
     assert "workers of the Dask cluster died" in str(known) and "dask.yml" in str(known)
+
+
+def test_unknown_options_of_storage_are_told(monkeypatch):
+    pytest.importorskip("s3fs")
+    from weathermill.fields.opening import open_sources
+
+    with pytest.raises(TypeError) as caught:
+        open_sources("s3://bucket/a.nc", storage_options={"client_kwargs": {"tokn": "x"}, "anon": True})
+    error = known_error(caught.value)
+    assert isinstance(error, ConfigurationError)
+    assert "tokn" in str(error) and "storage_options" in error.remedy

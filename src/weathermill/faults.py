@@ -29,6 +29,7 @@ _LOST_WORKERS = {
     "CancelledError",
     "CommClosedError",
 }
+_FILE_SYSTEMS = {"fsspec", "s3fs", "gcsfs", "adlfs", "aiobotocore", "aiohttp"}
 _NODE = "while running node "
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -42,7 +43,9 @@ def known_error(error: BaseException) -> WeathermillError | None:
     if (ours := plain_error(error)) is not None:
         return ours
     for link in _chain(error):
-        if (found := _of_configuration(link) or _of_store(link) or _of_cluster(link)) is not None:
+        if (
+            found := _of_configuration(link) or _of_storage(link) or _of_store(link) or _of_cluster(link)
+        ) is not None:
             return found
     return None
 
@@ -74,6 +77,21 @@ def _of_configuration(error: BaseException) -> ConfigurationError | None:
     if isinstance(error, ValueError) and "kedro" in _raised_in(error).parts:
         return ConfigurationError(text)
     return None
+
+
+def _of_storage(error: BaseException) -> ConfigurationError | None:
+    """Options that a file system does not know; it passes them on until something refuses them."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, TypeError) or "unexpected keyword argument" not in text:
+        return None
+    frames = traceback.extract_tb(error.__traceback__)
+    if not any(_FILE_SYSTEMS & set(Path(frame.filename).parts) for frame in frames):
+        return None
+    return ConfigurationError(
+        f"an option of storage is unknown: {text}",
+        where="raw_fields",
+        remedy="Correct `load_args: {storage_options: …}` of the dataset in the catalog.",
+    )
 
 
 def _of_store(error: BaseException) -> DamagedStoreError | None:

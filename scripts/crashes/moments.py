@@ -117,6 +117,10 @@ class Timeline:
             left -= piece.seconds
         return Moment(pieces[-1], min(left, pieces[-1].seconds))
 
+    def start_of(self, stage: str) -> Moment:
+        """The first moment of a stage."""
+        return Moment(next(piece for piece in self.pieces if piece.stage == stage), 0.0)
+
     def struck(self, lines: list[str]) -> Piece:
         """Say, by what a run has logged, what it was at when it was struck."""
         if not any(re.search(_PLANNED, line) for line in lines):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 
 import mlflow
+import pytest
+
+from weathermill.tracking import database
+from weathermill.tracking.tracker import MLflowTracker
 
 MAKE = """
 import sys
@@ -50,3 +57,32 @@ def test_a_kill_while_it_is_made_is_made_good_by_the_next(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mlflow.db"]
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert client.get_experiment_by_name("weathermill") is not None
+
+
+def test_a_lock_is_noticed_soon_and_what_was_to_be_told_waits(made_database, monkeypatch, tmp_path):
+    """MLflow itself would wait for 20 seconds, call after call, and the training with it."""
+    path = tmp_path / "runs.db"
+    shutil.copy(made_database, path)
+    uri = f"sqlite:///{path}"
+    database.require_unlocked(uri)
+    run = mlflow.MlflowClient(uri).create_run("0")
+    tracker = MLflowTracker(run.info.run_id, uri, project=tmp_path)
+    monkeypatch.setattr(database, "_PATIENCE", 0.1)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            database.require_unlocked(uri)
+        began = time.monotonic()
+        tracker.log_metrics({"loss": 1.0}, 1)
+        tracker.flush()
+        tracker.set_tags({"a": "b"})
+        assert time.monotonic() - began < 2
+        other.execute("rollback")
+    tracker.end("FINISHED")
+    told = mlflow.MlflowClient(uri).get_run(run.info.run_id)
+    assert told.data.metrics == {"loss": 1.0} and told.data.tags["a"] == "b"
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////nowhere/runs.db"])
+def test_what_is_no_file_is_not_looked_at(uri):
+    database.require_unlocked(uri)

@@ -6,6 +6,8 @@ at once, leave a file that MLflow refuses ever after.
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import mlflow
@@ -13,14 +15,35 @@ import mlflow
 from weathermill.incremental.locks import StoreLocks
 
 _PREFIX = "sqlite:///"
+_PATIENCE = 2.0
+
+
+def require_unlocked(uri: str) -> None:
+    """Find out soon whether a SQLite store can be written to.
+
+    MLflow waits for a lock for 20 seconds, in each of its calls.
+
+    Raises
+    ------
+    sqlite3.OperationalError
+        If another process has held it locked for two seconds, or it cannot be written to.
+    """
+    path = _path(uri)
+    if path is None or not path.exists():
+        return
+    with contextlib.closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as connection:
+        connection.execute("begin immediate")
+        connection.execute("rollback")
+
+
+def _path(uri: str) -> Path | None:
+    return Path(uri.removeprefix(_PREFIX).partition("?")[0]) if uri.startswith(_PREFIX) else None
 
 
 def make_database(uri: str) -> None:
     """Make the file of a ``sqlite:///`` tracking URI if it is not there: beside it, under a lock, then renamed."""
-    if not uri.startswith(_PREFIX):
-        return
-    path = Path(uri.removeprefix(_PREFIX).partition("?")[0])
-    if path.exists() or not path.is_absolute():
+    path = _path(uri)
+    if path is None or path.exists() or not path.is_absolute():
         return
     locks = StoreLocks()
     locks.acquire([path])

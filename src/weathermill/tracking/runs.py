@@ -16,7 +16,7 @@ import mlflow
 import psutil
 from mlflow.entities import Run, RunStatus, RunTag
 
-from weathermill.tracking.database import make_database
+from weathermill.tracking.database import make_database, require_unlocked
 from weathermill.tracking.settings import TrackingSettings
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ def connect(settings: TrackingSettings, project: Path) -> str:
     """Point MLflow at the store of the project and return the experiment's id, made if it is new."""
     uri = settings.resolved_uri(project)
     make_database(uri)
+    require_unlocked(uri)
     mlflow.set_tracking_uri(uri)
     experiment = mlflow.get_experiment_by_name(settings.experiment)
     if experiment is None:

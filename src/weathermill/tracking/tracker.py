@@ -17,6 +17,7 @@ import mlflow
 
 from weathermill.redaction import redact
 from weathermill.tracking import operations, runs
+from weathermill.tracking.database import require_unlocked
 from weathermill.tracking.operations import Operation
 from weathermill.tracking.pending import FOLDER, Pending, note_synced, store_of, synced_runs
 from weathermill.tracking.settings import TrackingSettings
@@ -237,6 +238,7 @@ class MLflowTracker:
     def _attempt(self, operation: Operation) -> bool:
         """Do one operation; say whether it need not be tried again."""
         try:
+            require_unlocked(self._uri or mlflow.get_tracking_uri())
             if operation["op"] == "begin":
                 self._begin(operation)
             else:

@@ -815,6 +815,226 @@ def code_that_has_changed(here):
     Reproduction("0000", {}, "c0ffee", False, (), ("train",), ()).require_unchanged()
 
 
+# further meanings
+
+
+@case(errors.CoordinateError, "t", "dimensions", where="source")
+def latitude_of_two_dimensions_alone(here):
+    dataset = source()
+    latitude = dataset["latitude"].values[:, None] * np.ones(12)
+    dataset = dataset.drop_vars("latitude").assign_coords(
+        latitude=(("latitude", "longitude"), latitude, {"units": "degrees_north"})
+    )
+    canonicalise([dataset], variables=["temperature"])
+
+
+@case(errors.EmptySelectionError, "850 hPa", "overlaps the times")
+def level_at_other_times_only(here):
+    first = source(levels=(500.0, 850.0))
+    second = source(levels=(500.0,), start="2021-01-01")
+    canonicalise([first, second], variables=["temperature"], levels=[500, 850], start="2021-01-01")
+
+
+@case(errors.GridError, "one longitude alone")
+def one_meridian(here):
+    from weathermill.fields.geometry import longitude_corners
+
+    longitude_corners(np.array([10.0]))
+
+
+@case(errors.GridError, "two latitudes and two longitudes")
+def box_of_three_latitudes(here):
+    named_grid({"latitude": [0, 10, 20], "longitude": [0, 10], "step": 5})
+
+
+@case(errors.GridError, "one-dimensional latitude and longitude")
+def store_on_a_curvilinear_grid(here):
+    here.store(latitude=np.ones((8, 16)))
+
+
+@case(errors.ModelError, "format", "this version reads", where="model")
+def model_of_another_format(here):
+    from weathermill.models.forecaster import Forecaster
+    from weathermill.tensors.files import sealed_json, unseal_json
+
+    forecaster().save(here.path / "model")
+    path = here.path / "model" / "model.json"
+    path.write_bytes(sealed_json({**unseal_json(path.read_bytes()), "format": "another"}))
+    Forecaster.load(here.path / "model")
+
+
+@case(errors.ModelError, "mean has shape (1,)", "3 channels")
+def statistics_of_too_few_channels(here):
+    forecaster(mean=np.ones(1))
+
+
+@case(errors.ParameterError, "forecast.initial_times is null", "every_hours")
+def no_initial_times(here):
+    from weathermill.parameters import ForecastParameters, RegridParameters
+    from weathermill.pipelines.forecast.nodes import make_forecasts
+
+    make_forecasts(None, None, RegridParameters(), ForecastParameters())
+
+
+@case(errors.ParameterError, "cannot have -1 steps")
+def window_of_negative_length(here):
+    from weathermill.training.feed import make_feed
+
+    make_feed(here.store(), "train", -1)
+
+
+@case(errors.ReproductionError, "sources have changed", "raw_fields", where="run 0000")
+def sources_that_have_changed(here):
+    from weathermill.tracking.reproduction import Reproduction
+
+    Reproduction("0000", {}, "c0ffee", False, ("raw_fields",), (), ()).require_unchanged()
+
+
+@case(errors.ResourceError, "train took", "GiB of memory last time", "resources.memory_gib")
+def stage_that_took_too_much_last_time(here):
+    from kedro.io import DataCatalog
+    from kedro.pipeline.node import Node
+
+    from weathermill.datasets import NetCDFDataset
+    from weathermill.incremental.hook import IncrementalHook
+    from weathermill.incremental.plan import NodePlan
+    from weathermill.incremental.records import Record, write_record
+
+    path = here.path / "model.nc"
+    write_record(path, Record("f", "train", 0.0, 0.0, 1, peak_memory=2**33))
+    hook = IncrementalHook()
+    hook._catalog = DataCatalog({"model": NetCDFDataset(filepath=str(path))})
+    hook.plan = [NodePlan(Node(lambda: 1, None, "model", name="train"), True, "forced", {}, {})]
+    hook._require_memory(4.0)
+
+
+@case(errors.SplitError, "no times to split")
+def nothing_to_split(here):
+    from weathermill.tensors.splits import Period, split_indices
+
+    split_indices(np.array([], np.int64), {"train": Period(None, None)})
+
+
+@case(errors.SplitError, "Times do not increase")
+def times_out_of_order(here):
+    from weathermill.tensors.splits import Period, split_indices
+
+    split_indices(np.array([0, 2, 1]) * 21600, {"train": Period(None, None)})
+
+
+@case(errors.StoreError, "times that increase")
+def store_of_times_out_of_order(here):
+    here.store(times=np.zeros(24, np.int64))
+
+
+@case(errors.StoreError, "Static fields hold missing values")
+def store_of_static_fields_with_holes(here):
+    here.store(static=np.full((1, 8, 16), np.nan, np.float32))
+
+
+@case(errors.StoreError, "version", "this version reads", where="manifest.json")
+def store_of_another_version(here):
+    from weathermill.tensors.files import sealed_json, unseal_json
+
+    path = here.store().path / "manifest.json"
+    path.write_bytes(sealed_json({**unseal_json(path.read_bytes()), "version": 99}))
+    TensorStore(path.parent)
+
+
+@case(errors.StoreError, "header cannot be read", where="00000.safetensors")
+def shard_that_is_a_pickle(here):
+    import pickle
+
+    from weathermill.tensors.shards import read_header
+
+    path = here.path / "00000.safetensors"
+    path.write_bytes((40).to_bytes(8, "little") + pickle.dumps({"a": list(range(50))}))
+    read_header(path)
+
+
+@case(errors.StoreError, "too short for its header", where="00000.safetensors")
+def empty_shard(here):
+    from weathermill.tensors.shards import read_header
+
+    (here.path / "00000.safetensors").write_bytes(b"")
+    read_header(here.path / "00000.safetensors")
+
+
+@case(errors.TimeAxisError, "the time step is 6 h", "9 h")
+def uneven_time_step(here):
+    from weathermill.pipelines.splitting import time_step_seconds
+
+    time_step_seconds(np.array([0, 6, 15]) * 3600)
+
+
+@case(errors.TimeAxisError, "mix the calendars")
+def times_of_two_calendars(here):
+    from weathermill.verification.times import as_times
+
+    as_times([cftime.DatetimeNoLeap(2000, 1, 1), cftime.Datetime360Day(2000, 1, 1)])
+
+
+@case(errors.TimeAxisError, "not a time", "yesterday")
+def text_that_is_no_time(here):
+    from weathermill.verification.times import as_times
+
+    as_times(["yesterday-ish"])
+
+
+@case(errors.UnreadableSourceError, "members", where="a.zip")
+def archive_of_too_many_members(here):
+    from weathermill.fields import archives
+
+    here.patch.setattr(archives, "_MAX_MEMBERS", 2)
+    with zipfile.ZipFile(here.path / "a.zip", "w") as archive:
+        for k in range(3):
+            archive.writestr(f"{k}.nc", "x")
+    open_sources(here.path / "a.zip")
+
+
+@case(errors.VerificationError, "not unique")
+def channel_scored_twice(here):
+    from weathermill.verification.scores import ScoreAccumulator
+
+    ScoreAccumulator(["a", "a"], [6], np.ones(4))
+
+
+@case(errors.VerificationError, "distinct hours", "[6, 6]")
+def lead_time_scored_twice(here):
+    from weathermill.verification.scores import ScoreAccumulator
+
+    ScoreAccumulator(["a"], [6, 6], np.ones(4))
+
+
+@case(errors.VerificationError, "cannot be merged")
+def accumulators_of_other_channels(here):
+    from weathermill.verification.scores import ScoreAccumulator
+
+    ScoreAccumulator(["a"], [6], np.ones(4)).merge(ScoreAccumulator(["b"], [6], np.ones(4)))
+
+
+@case(errors.VerificationError, "area weights have shape (4,)")
+def area_weights_of_another_grid(here):
+    times = np.array(["2020-01-01"], "datetime64[ns]")
+    fields = np.zeros((1, 2, 1, 5, 8), np.float32)
+    accumulator().update(fields, fields, None, times)
+
+
+@case(errors.DamagedStoreError, "cannot be decoded", "weathermill verify")
+def flipped_bit_in_a_store_of_fields(here):
+    from weathermill.datasets import ZarrFieldsDataset
+    from weathermill.faults import known_error
+
+    dataset = ZarrFieldsDataset(filepath=str(here.path / "fields.zarr"))
+    dataset.save(canonicalise([source()], variables=["temperature"]))
+    (shard,) = [p for p in (here.path / "fields.zarr" / "temperature" / "c").rglob("*") if p.is_file()]
+    flip(shard, shard.stat().st_size // 2)
+    try:
+        dataset.load().load()
+    except Exception as error:
+        raise known_error(error) from error
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory):
     """MLflow takes seconds to make a database; one that is copied does for all."""

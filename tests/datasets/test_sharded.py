@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -19,9 +20,10 @@ from weathermill.datasets import ZarrFieldsDataset, sharded
 from weathermill.fields.inspection import InspectionReport
 from weathermill.fields.layout import GuardedReader
 from weathermill.fields.opening import open_sources
-from weathermill.fields.origins import TRACE, Trace
-from weathermill.parameters import IngestParameters, SplitParameters
+from weathermill.fields.origins import Trace, attach, trace_of
+from weathermill.parameters import IngestParameters, RegridParameters, SplitParameters
 from weathermill.pipelines.ingest import nodes
+from weathermill.pipelines.regrid import nodes as regridding
 
 SMALL = {"chunk_bytes": 2400, "shard_bytes": 7000}
 
@@ -365,7 +367,7 @@ def test_fields_of_other_types_and_empty_ones_are_resumed_too(tmp_path, monkeypa
     source["daylight"] = source["t2m"] > 280
     source["t2m"][2:4] = np.nan
     chunked = source.chunk(time=4).rename(latitude="y", longitude="x")
-    chunked.encoding[TRACE] = Trace("recipe", ("a",) * 10)
+    attach(chunked, Trace("recipe", ("a",) * 10))
     original, written = sharded.ShardedWriter._note, []
 
     def interrupted(self, block, files):
@@ -387,6 +389,54 @@ def test_fields_of_other_types_and_empty_ones_are_resumed_too(tmp_path, monkeypa
     xr.testing.assert_equal(xr.open_zarr(target).compute(), chunked.compute())
     ZarrFieldsDataset(filepath=str(tmp_path / "whole.zarr"), save_args=SMALL).save(chunked)
     assert contents(target) == contents(tmp_path / "whole.zarr")
+
+
+def test_a_trace_does_not_outlive_a_change(files):
+    paths, target = sorted(files.glob("m*.nc")), files / "fields.zarr"
+    dataset = ingest(paths, target)
+    before = dataset.load()["2m_temperature"].values
+    for change in (
+        lambda f: f.assign({"2m_temperature": f["2m_temperature"] + 1}),
+        lambda f: f.assign_coords(time=f["time"] + np.timedelta64(6, "h")),
+        lambda f: f.isel(time=slice(4, None)),
+        lambda f: f.compute(),
+    ):
+        fields = prepare(paths)
+        assert trace_of(fields) is not None and trace_of(change(fields)) is None
+    fields = prepare(paths)
+    dataset.save(fields.assign({"2m_temperature": fields["2m_temperature"] + 1}))
+    np.testing.assert_array_equal(dataset.load()["2m_temperature"], before + 1)
+
+
+@pytest.mark.parametrize("target", ["8x16", None])
+def test_regridded_steps_stand_as_well(files, target):
+    paths = sorted(files.glob("m*.nc"))
+    parameters = RegridParameters(target=target, method="bilinear")
+
+    def regrid(fields, folder, weights=None):
+        grid = regridding.choose_target_grid(fields, parameters)
+        weights = weights or regridding.make_regrid_weights(fields, grid, None, parameters)
+        made = regridding.regrid_fields(fields, weights, grid, parameters)
+        ZarrFieldsDataset(filepath=str(folder), save_args=SMALL).save(made)
+        return weights
+
+    weights = regrid(ingest(paths[:1], files / "fields.zarr").load(), files / "regridded.zarr")
+    old = shards(files / "regridded.zarr")
+    fields = ingest(paths, files / "fields.zarr").load()
+    regrid(fields, files / "regridded.zarr")
+    new = shards(files / "regridded.zarr")
+    assert {name.split("/")[2] for name in old} == {"0", "1", "2"}
+    assert {name.split("/")[2] for name in old if new[name] == old[name]} == {"0", "1"}
+    regrid(fields, files / "whole.zarr")
+    assert contents(files / "regridded.zarr") == contents(files / "whole.zarr")
+    # Other weights of the same name make everything anew.
+    other = dataclasses.replace(weights, s=weights.s * 2)
+    regrid(fields, files / "regridded.zarr", other)
+    changed = xr.open_zarr(files / "regridded.zarr")["2m_temperature"].values
+    if target is not None:
+        np.testing.assert_allclose(
+            changed, 2 * xr.open_zarr(files / "whole.zarr")["2m_temperature"], rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("wave", [1, 3])

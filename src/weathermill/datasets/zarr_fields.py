@@ -15,7 +15,7 @@ from weathermill.datasets.local import LocalDataset
 from weathermill.datasets.sharded import ShardedWriter
 from weathermill.datasets.shards import Layout, read_notes
 from weathermill.errors import ResourceError, StoreError
-from weathermill.fields.origins import TRACE
+from weathermill.fields.origins import Trace, attach, trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,12 @@ class ZarrFieldsDataset(LocalDataset):
         try:
             fields = xr.open_zarr(path, chunks=None, consolidated=False, decode_timedelta=False)
             shard = fields.attrs.get("weathermill_shard_steps")
-            return fields.chunk({"time": int(shard)}) if shard and "time" in fields.dims else fields.chunk()
+            fields = fields.chunk({"time": int(shard)}) if shard and "time" in fields.dims else fields.chunk()
+            notes = read_notes(path)
+            if "recipe" in notes:
+                origins = tuple(key for key, count in notes["origins"] for _ in range(count))
+                attach(fields, Trace(notes["recipe"], origins), stored=True)
+            return fields
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(
                 f"cannot be opened as a Zarr store: {error}",
@@ -154,7 +159,7 @@ class ZarrFieldsDataset(LocalDataset):
         )
         chunk, shard = aligned(data, *time_layout(data, **layout))
         codecs = compressors(self._save_args.get("compression", DEFAULT))
-        trace = data.encoding.get(TRACE)
+        trace = trace_of(data)
         data = _with_plain_strings(data.drop_encoding())
         data.attrs["weathermill_shard_steps"] = shard
         encoding: dict[str, dict[str, Any]] = {}

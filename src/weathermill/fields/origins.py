@@ -23,8 +23,9 @@ from weathermill.fields.opening import OpenedSources
 from weathermill.fields.survey import survey
 from weathermill.fields.timeaxis import selection
 
-#: The key of `Dataset.encoding` under which a trace travels to whoever stores the fields.
-TRACE = "weathermill_trace"
+# The keys of `Dataset.encoding` under which traces travel: of fields to be stored, and of fields that come from a store.
+_TRACE = "weathermill_trace"
+_STORED = "weathermill_stored_trace"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,33 @@ class Trace:
 
     recipe: str
     origins: tuple[str, ...]
+
+
+def attach(fields: xr.Dataset, trace: Trace, *, stored: bool = False) -> None:
+    """Have fields carry a trace to whoever stores them, or, if ``stored``, to whoever makes others of them."""
+    fields.encoding[_STORED if stored else _TRACE] = (trace, _identity(fields))
+
+
+def trace_of(fields: xr.Dataset, *, stored: bool = False) -> Trace | None:
+    """Return the trace that fields carry; None without one, or where they are not what it was attached to any more.
+
+    `Dataset.encoding` outlives changes of values, which a trace must not.
+    """
+    trace, identity = fields.encoding.get(_STORED if stored else _TRACE, (None, None))
+    return trace if trace is not None and identity is not None and identity == _identity(fields) else None
+
+
+def _identity(fields: xr.Dataset) -> tuple[Any, ...] | None:
+    """Return what tells lazy fields from others: their graphs and times; None where values are in memory."""
+    if TIME not in fields.coords:
+        return None
+    blocks = []
+    for name, variable in fields.data_vars.items():
+        if TIME in variable.dims and variable.dims != (TIME,):
+            if variable.chunks is None:
+                return None
+            blocks.append((name, variable.data.name))
+    return (tuple(fields[TIME].values.tolist()), *sorted(blocks))
 
 
 def digest(value: Any) -> str:
@@ -95,14 +123,14 @@ def step_origins(opened: OpenedSources, times: np.ndarray) -> tuple[tuple[str, .
     return tuple(origins), digest(timeless)
 
 
-def trace(
+def trace_to_sources(
     fields: xr.Dataset,
     opened: OpenedSources,
     made_by: Sequence[Any],
     *,
     mean_over: tuple[Any, Any] | None = None,
-) -> Trace:
-    """Trace canonical fields to their sources.
+) -> None:
+    """Trace canonical fields to their sources, and have them carry the trace.
 
     Parameters
     ----------
@@ -117,17 +145,40 @@ def trace(
     """
     times = fields[TIME].values if TIME in fields.coords else np.array([], dtype="datetime64[ns]")
     origins, timeless = step_origins(opened, times)
+    recipe = [list(made_by), timeless, *_frame(fields)]
+    if mean_over is not None:
+        inside = selection(times, *mean_over)
+        recipe.append([[str(times[i]), origins[i]] for i in inside])
+    attach(fields, Trace(digest(recipe), origins))
+
+
+def trace_to_stored(fields: xr.Dataset, source: xr.Dataset, made_by: Sequence[Any]) -> None:
+    """Trace fields, each step of which was made of the same step of stored fields, to the sources of these.
+
+    Parameters
+    ----------
+    fields
+        As they will be stored.
+    source
+        As loaded from a store, unchanged; where its steps are not known nothing is traced.
+    made_by
+        All else that determines values, as JSON can hold it.
+    """
+    known = trace_of(source, stored=True)
+    if known is not None and np.array_equal(fields[TIME].values, source[TIME].values):
+        attach(fields, Trace(digest([known.recipe, list(made_by), *_frame(fields)]), known.origins))
+
+
+def _frame(fields: xr.Dataset) -> list[Any]:
+    """Return what fields are but for their steps: coordinates and variables."""
     coordinates = {
         str(name): hashlib.sha256(np.ascontiguousarray(c.values).tobytes()).hexdigest()
         for name, c in fields.coords.items()
         if TIME not in c.dims and c.dtype != object
     }
-    # Flags of time alone come and go with the steps, and are made anew with every store.
-    variables = [
+    # Flags of time alone come and go with the steps, and are made anew with every store. The order in which a store
+    # lists its variables is left to chance.
+    variables = sorted(
         [str(name), list(v.dims), str(v.dtype)] for name, v in fields.data_vars.items() if v.dims != (TIME,)
-    ]
-    recipe = [list(made_by), timeless, coordinates, variables]
-    if mean_over is not None:
-        inside = selection(times, *mean_over)
-        recipe.append([[str(times[i]), origins[i]] for i in inside])
-    return Trace(digest(recipe), origins)
+    )
+    return [coordinates, variables]

@@ -12,7 +12,7 @@ from weathermill.fields.findings import Finding, Held
 from weathermill.fields.inspection import InspectionReport, inspect
 from weathermill.fields.missing import refuse_missing
 from weathermill.fields.opening import OpenedSources
-from weathermill.fields.origins import TRACE, Trace, trace
+from weathermill.fields.origins import trace_to_sources
 from weathermill.fields.reduced import settle_reduced_grids
 from weathermill.fields.steps import handle_missing_steps
 from weathermill.incremental.code import code_digest
@@ -72,19 +72,19 @@ def ingest_fields(
     fields = _canonical(raw, parameters, splits, Held("ingest"))
     fields = refuse_missing(fields, allow=parameters.allow_missing)
     fields.attrs["sources"] = json.dumps([source.to_dict() for source in raw.descriptions])
-    fields.encoding[TRACE] = _trace(fields, raw, parameters, splits)
+    _trace(fields, raw, parameters, splits)
     return fields
 
 
 def _trace(
     fields: xr.Dataset, raw: OpenedSources, parameters: IngestParameters, splits: SplitParameters
-) -> Trace:
+) -> None:
     """Trace the steps to their sources, so that a store takes over those that it has already."""
     # Which steps there are says nothing about their values.
     chosen = parameters.model_dump(mode="json", exclude={"start", "stop"})
     train = splits.train if isinstance(splits.train, PeriodParameters) else PeriodParameters()
     averaged = "climatology" in parameters.fill.values()
-    return trace(
+    trace_to_sources(
         fields,
         settle_reduced_grids(raw, parameters.reduced_grids, Held("ingest")),
         [chosen, code_digest(ingest_fields)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import Any
 
@@ -9,6 +10,7 @@ import xarray as xr
 
 from weathermill.errors import GridError
 from weathermill.fields.grids import grid_hash, grid_of, is_point_list, named_grid
+from weathermill.fields.origins import trace_to_stored
 from weathermill.fields.regrid_page import render_regrid_report, require_thresholds
 from weathermill.fields.regridding import (
     RegridWeights,
@@ -17,6 +19,7 @@ from weathermill.fields.regridding import (
     regrid_report,
     weights_key,
 )
+from weathermill.incremental.code import code_digest
 from weathermill.parameters import RegridParameters
 
 logger = logging.getLogger(__name__)
@@ -52,8 +55,13 @@ def regrid_fields(
 ) -> xr.Dataset:
     """Apply the weights, lazily; fields that are on the target grid already stay as they are."""
     if grid_hash(grid_of(fields)) == grid_hash(target):
-        return fields
-    return apply_weights(fields, weights, target, vectors=parameters.vectors)
+        regridded = fields.copy()
+    else:
+        regridded = apply_weights(fields, weights, target, vectors=parameters.vectors)
+    # So that a store takes over the steps that it has already.
+    content = hashlib.sha256(b"".join(a.tobytes() for a in (weights.row, weights.col, weights.s))).hexdigest()
+    trace_to_stored(regridded, fields, [weights.key, content, parameters.vectors, code_digest(regrid_fields)])
+    return regridded
 
 
 def report_regridding(

@@ -29,7 +29,7 @@ MIB = 2**20
 #: What MLflow and Dask take once a run has begun.
 _FIRST = 140
 #: What libraries take once a stage first needs them.
-_LIBRARIES = {"make_regrid_weights": 80, "train": 50, "draw_figures": 40, "write_model_card": 40}
+_LIBRARIES = {"make_regrid_weights": 150, "train": 50, "draw_figures": 40, "write_model_card": 40}
 #: A prediction is refused only where it is beyond its error of what there is.
 SAFE = 1.5
 _CLIMATOLOGY_CACHE = 256 * MIB

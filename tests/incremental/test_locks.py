@@ -13,7 +13,7 @@ import time
 import pytest
 
 from weathermill.errors import StoreLockedError, UnwritableOutputError
-from weathermill.incremental.locks import StoreLock, StoreLocks, lock_path
+from weathermill.incremental.locks import StoreLock, StoreLocks, lock_path, remove_stale
 
 HOLD = """
 import sys, time
@@ -164,3 +164,31 @@ for _ in range(5):
     assert [process.wait(timeout=60) for process in processes] == [0] * 4
     assert counter.read_text() == "20"
     assert not lock_path(counter).exists()
+
+
+def test_the_lock_file_of_a_killed_run_goes_and_that_of_a_living_one_stays(store):
+    with holder("write", store) as process:
+        assert not remove_stale(store)
+        assert lock_path(store).exists()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert lock_path(store).exists()
+        assert remove_stale(store)
+        assert not lock_path(store).exists()
+    assert not remove_stale(store)
+
+
+@pytest.mark.parametrize("holders", ['{"host": "elsewhere", "pid": 1}\n', "", "no JSON\n"])
+def test_a_lock_file_that_may_be_somebodys_is_left_alone(store, holders):
+    """Of another host, whose processes cannot be looked up; or only just made."""
+    store.parent.mkdir(parents=True)
+    lock_path(store).write_text(holders)
+    assert not remove_stale(store)
+    assert lock_path(store).exists()
+
+
+def test_an_old_lock_file_without_a_name_goes(store):
+    store.parent.mkdir(parents=True)
+    lock_path(store).write_text("")
+    os.utime(lock_path(store), (1, 1))
+    assert remove_stale(store)

@@ -18,7 +18,7 @@ from kedro.pipeline.node import Node
 
 from weathermill.datasets.local import remove
 from weathermill.errors import ResourceError
-from weathermill.incremental.locks import StoreLocks
+from weathermill.incremental.locks import StoreLocks, remove_stale
 from weathermill.incremental.memory_estimates import threads
 from weathermill.incremental.needs import Needs, needs_of
 from weathermill.incremental.plan import NodePlan, output_path, plan_for
@@ -78,6 +78,9 @@ class IncrementalHook:
             exclusive, shared = self._stores(self.plan)
             for path in exclusive:
                 self._clear_left_overs(path)
+            for path in self._all_stores(pipeline):
+                if path not in self._locks:
+                    remove_stale(path)
             restored = [path for path in shared if self._restore(path)]
             if restored or (self._one_by_one and self._adopt_equals()):
                 self._plan_under_locks(pipeline, catalog)
@@ -129,6 +132,10 @@ class IncrementalHook:
                         written = getattr(self._dataset(name), "written_while_read", False)
                         (exclusive if written else shared).add(path)
         return exclusive, shared - exclusive
+
+    def _all_stores(self, pipeline: Pipeline) -> set[Path]:
+        """Stores of the pipeline, those that stand included: a run that was killed may have locked them."""
+        return {path for name in pipeline.datasets() if (path := self._path(name)) is not None}
 
     def _clear_left_overs(self, path: Path) -> None:
         """Remove what a killed run left beside an output; mend a replacement that it did not finish."""

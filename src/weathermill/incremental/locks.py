@@ -166,6 +166,39 @@ class StoreLock:
             return []
 
 
+def remove_stale(store: Path) -> bool:
+    """Remove the lock file that a killed run left at a store that nobody locks any more; say whether there was one.
+
+    The system has dropped the lock itself. Nothing is done where one of the holders named may be alive.
+    """
+    lock = StoreLock(store, exclusive=True)
+    try:
+        age = time.time() - lock_path(store).stat().st_mtime
+    except OSError:
+        return False
+    holders = lock.holders()
+    # Who makes a lock file writes its name into it a moment later.
+    if any(_may_live(holder) for holder in holders) or (not holders and age < _TELL_SECONDS):
+        return False
+    with contextlib.suppress(OSError, UnwritableOutputError):
+        if lock.acquire():
+            lock.release()
+            return True
+    return False
+
+
+def _may_live(holder: Mapping[str, Any]) -> bool:
+    if holder.get("host") != socket.gethostname():
+        return True
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except (KeyError, TypeError, ValueError, OSError):
+        return True
+    return True
+
+
 def _flock(handle: int, operation: int) -> bool:
     try:
         fcntl.flock(handle, operation | fcntl.LOCK_NB)
@@ -194,6 +227,9 @@ class StoreLocks:
 
     def __bool__(self) -> bool:
         return bool(self._held)
+
+    def __contains__(self, store: Path) -> bool:
+        return store in self._held
 
     def covers(self, exclusive: Collection[Path], shared: Collection[Path]) -> bool:
         """Say whether all these are held already."""

@@ -183,7 +183,9 @@ def _points(start: float, stop: float, step: float, what: str) -> np.ndarray:
 
 def _grid_from_file(path: str | Path) -> xr.Dataset:
     if not Path(path).exists():
-        raise SourceNotFoundError(f"the grid file {path} does not exist", remedy="Correct the `file` of `regrid.target`.")
+        raise SourceNotFoundError(
+            f"the grid file {path} does not exist", remedy="Correct the `file` of `regrid.target`."
+        )
     try:
         with xr.open_dataset(path, decode_times=False) as dataset:
             return grid_of(dataset.load(), name=Path(path).name)

@@ -126,10 +126,11 @@ def _ending(prefix: str) -> Callable[[], None]:
     """Make a sabotage: threads whose name begins so are ended from outside, once the training has begun."""
 
     def end() -> None:
-        deadline = time.monotonic() + 120
+        deadline, struck = time.monotonic() + 120, set()
         while time.monotonic() < deadline:
             for thread in threading.enumerate():
-                if thread.name.startswith(prefix) and thread.ident is not None:
+                if thread.name.startswith(prefix) and thread.ident is not None and thread not in struck:
+                    struck.add(thread)
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(
                         ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
                     )

@@ -5,12 +5,9 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import signal
 import sys
-import threading
 import warnings
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import dask
@@ -85,6 +82,10 @@ class DaskHook:
             dask.config.set({"scheduler": None})
             logger.info("Dask cluster: %s", self._client.dashboard_link)
 
+    def interrupted(self) -> None:
+        """Close the cluster."""
+        self._close()
+
     def _close(self) -> None:
         if self._client is not None:
             self._client.close()
@@ -120,7 +121,6 @@ class MLflowHook:
         self._catalog: DataCatalog | None = None
         self._tracker: MLflowTracker | None = None
         self._logged_inputs: set[str] = set()
-        self._previous_handlers: dict[int, Any] = {}
         self._run: Run | None = None
         self._status = ""
 
@@ -158,10 +158,6 @@ class MLflowHook:
         }
         # Before the run begins, so that a signal finds someone to close it.
         atexit.register(self._end, "KILLED")
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                self._previous_handlers[number] = signal.getsignal(number)
-                signal.signal(number, self._terminated)
         self._tracker = self._begin(f"{pipelines} {env}", tags, self._run_to_continue() if training else None)
         tracker = self._tracker
         tracker.make_current()
@@ -207,9 +203,6 @@ class MLflowHook:
         checkpoints = self._catalog["checkpoints"]
         run_id = checkpoints.run_id() if isinstance(checkpoints, CheckpointsDataset) else None
         return synced_runs(self._project).get(run_id, run_id) if run_id is not None else None
-
-    def _terminated(self, number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
 
     def _log_upstream(self, pipeline: Pipeline) -> None:
         """Link the runs that made what this one reads, or what it finds standing."""
@@ -322,6 +315,7 @@ class MLflowHook:
             self._tracker.end(self._status)
             self._tracker = None
         atexit.unregister(self._end)
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)
-        self._previous_handlers = {}
+
+    def interrupted(self) -> None:
+        """Close the run as KILLED, while all of Python is still there: at its exit no threads can be begun."""
+        self._end("KILLED")

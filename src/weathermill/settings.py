@@ -16,10 +16,18 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 from weathermill.hooks import DaskHook, MLflowHook, ParametersHook
 from weathermill.incremental.hook import IncrementalHook
 from weathermill.incremental.scratch import ScratchHook
+from weathermill.incremental.termination import TerminationHook
 
 # The last hook here runs first.
 _incremental = IncrementalHook()
-HOOKS = (MLflowHook(_incremental), DaskHook(), _incremental, ParametersHook(), ScratchHook())
+HOOKS = (
+    MLflowHook(_incremental),
+    DaskHook(),
+    _incremental,
+    ParametersHook(),
+    ScratchHook(),
+    TerminationHook(),
+)
 
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 

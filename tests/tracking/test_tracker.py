@@ -87,3 +87,18 @@ def test_an_end_that_a_signal_interrupts_is_made_good_at_the_exit():
     hook._end("KILLED")
     assert tracker.ended == ["FINISHED", "FINISHED"]
     assert hook._tracker is None
+
+
+def test_a_model_that_a_signal_interrupts_is_not_told_at_the_end(run_id, tmp_path, monkeypatch):
+    """At the exit of the process no threads can be begun, and its end would wait behind it."""
+    tracker = MLflowTracker(run_id, project=tmp_path)
+
+    def interrupted(*_):
+        raise SystemExit(143)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(operations, "perform", interrupted)
+        tracker.log_model(tmp_path / "model")
+    tracker.end("KILLED")
+    assert mlflow.get_run(run_id).info.status == "KILLED"
+    assert not list((tmp_path / FOLDER).glob("*/"))

@@ -58,7 +58,6 @@ class IncrementalHook:
         self._stages: dict[str, dict[str, float]] = {}
         self._needs = Needs()
         self._workers: int | str | None = _UNCHANGED
-        atexit.register(self.release)
 
     @hook_impl
     def before_pipeline_run(
@@ -66,6 +65,8 @@ class IncrementalHook:
     ) -> None:
         """Lock what the run needs, plan it, and refuse it if it cannot have the disk space it needs."""
         self.release()
+        atexit.unregister(self.release)
+        atexit.register(self.release)
         self._catalog, self._node, self._stages = catalog, None, {}
         parameters = validate_parameters(catalog.load("parameters"))
         locking, resources = parameters.locking, parameters.resources

@@ -43,9 +43,13 @@ class IncrementalRunner(SequentialRunner):
             return super().run(
                 Pipeline([entry.node for entry in todo]), catalog, hook_manager, *args, **kwargs
             )
-        except BaseException:
+        except BaseException as error:
             if hook is not None:
                 hook.release()
+            if not isinstance(error, Exception):
+                # Kedro tells hooks of errors only, and not of signals.
+                for plugin in plugins:
+                    getattr(plugin, "interrupted", lambda: None)()
             raise
 
     def _run(self, *args: Any, **kwargs: Any) -> None:

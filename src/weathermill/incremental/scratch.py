@@ -141,12 +141,13 @@ class ScratchHook:
 
     def __init__(self) -> None:
         self._scratch = Scratch()
-        atexit.register(self._close)
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
         """Make the folder, where the parameters say."""
         self._close()
+        atexit.unregister(self._close)
+        atexit.register(self._close)
         folder = validate_parameters(catalog.load("parameters")).resources.temporary_folder
         self._scratch = Scratch(Path(folder).expanduser().absolute() if folder else None)
         self._scratch.open()

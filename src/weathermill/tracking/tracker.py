@@ -215,8 +215,10 @@ class MLflowTracker:
             try:
                 done = self._send_pending() and self._attempt(operation)
             except BaseException:
-                # A signal: whether it was taken is not known. To tell it again does no harm.
-                self._pending.append(operation)
+                # A signal: whether it was taken is not known. To tell it again does no harm; but a model would be
+                # registered twice, and the stage that makes it is not complete, so that it is run again.
+                if operation["op"] != "model":
+                    self._pending.append(operation)
                 raise
             if not done:
                 self._pending.append(operation)

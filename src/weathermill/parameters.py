@@ -147,6 +147,7 @@ class ModelParameters(_Parameters):
     norm: Literal["batch", "group", "none"] = "batch"
     target: Literal["tendency", "state"] = "tendency"
     residual: Literal["persistence", "damped_persistence"] = "persistence"
+    damping: float = Field(1.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     zero_head: bool = False
     modes: int | None = Field(None, ge=1)

@@ -58,6 +58,17 @@ def store(steps=200, gap=False):
     )
 
 
+def test_a_factor_multiplies_the_loss_of_an_anomaly():
+    _, data = store(2000)
+    once, thrice = (Residual(2, SHAPE, damped=True, factor=factor) for factor in (1.0, 3.0))
+    once.fit(data)
+    thrice.fit(data)
+    torch.testing.assert_close(1 - thrice.kept, (3 * (1 - once.kept)).clamp(max=1.0))
+    assert thrice.kept[0] == 0 and 0.8 < thrice.kept[1] < 0.9
+    with pytest.raises(ModelError, match="damping"):
+        ModelConfig(damping=0.0)
+
+
 @pytest.mark.parametrize("gap", [False, True])
 def test_climatology_and_damping_are_those_of_the_training_period(gap):
     climatology, data = store(2000, gap)

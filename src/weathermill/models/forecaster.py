@@ -91,7 +91,7 @@ class Forecaster(nn.Module):
         self.register_buffer("static", torch.tensor(static, dtype=torch.float32))
         self.register_buffer("tendency_ratio", torch.tensor(ratio, dtype=torch.float32)[:, None, None], False)
         damped = config.target == "tendency" and config.residual == "damped_persistence"
-        self.residual = Residual(self.n_prognostic, self.grid_shape, damped=damped)
+        self.residual = Residual(self.n_prognostic, self.grid_shape, damped=damped, factor=config.damping)
         self.missing = MissingValues(
             channels, self.grid_shape, missing_share, tendencies=config.target == "tendency"
         )

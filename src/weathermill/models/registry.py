@@ -40,6 +40,8 @@ class ModelConfig:
     residual
         What a tendency is added to: ``"persistence"``, the state itself, or ``"damped_persistence"``, the state drawn
         towards the climatology of each cell, see `weathermill.models.residual`.
+    damping
+        With damped persistence: how many times as fast as in the training period anomalies are damped.
     dropout
         Probability of dropping a channel after each block; 0 switches it off.
     zero_head
@@ -63,6 +65,7 @@ class ModelConfig:
     norm: str = "batch"
     target: str = "tendency"
     residual: str = "persistence"
+    damping: float = 1.0
     dropout: float = 0.0
     zero_head: bool = False
     modes: int | None = None
@@ -99,6 +102,8 @@ class ModelConfig:
                 f"Model parameters base_channels={self.base_channels}, depth={self.depth} are out of range: "
                 "at least one channel, one to eight levels."
             )
+        if not self.damping > 0:
+            raise ModelError(f"Model parameter damping is {self.damping}; it is positive.")
         if not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"Model parameter dropout is {self.dropout}; it lies in [0, 1).")
 

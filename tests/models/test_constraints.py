@@ -137,6 +137,9 @@ def test_constraints_that_contradict_each_other_or_lack_channels_are_refused():
         forecaster(conserve_mean=("surface_pressure",), conserve_dry_mass=True)
     with pytest.raises(ModelError, match="temperature_500 cannot obey pin_mean and budget_mean"):
         forecaster(pin_mean=("temperature",), budget_mean={"temperature_500": 0.0})
+    with pytest.raises(ModelError, match=r"16 from 0 to 150.*model\.zonal_filter"):
+        config = ModelConfig(base_channels=8, depth=2, zonal_filter=8)
+        Forecaster(config, CHANNELS, LATITUDE, np.arange(SHAPE[1]) * 10.0, MEAN, STD, STD * 0.5)
     with pytest.raises(ModelError, match="zonal_filter"):
         ModelConfig(zonal_filter=1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from kedro.config import MissingConfigException
@@ -13,7 +13,7 @@ from kedro.io import DatasetError
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from weathermill.datasets.local import plain_error
+from weathermill.datasets.local import chain, plain_error
 from weathermill.errors import ConfigurationError, DamagedStoreError, ResourceError, WeathermillError
 from weathermill.redaction import redact
 
@@ -42,21 +42,12 @@ def known_error(error: BaseException) -> WeathermillError | None:
     """
     if (ours := plain_error(error)) is not None:
         return ours
-    for link in _chain(error):
+    for link in chain(error):
         if (
             found := _of_configuration(link) or _of_storage(link) or _of_store(link) or _of_cluster(link)
         ) is not None:
             return found
     return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        yield current
-        seen.add(id(current))
-        current = current.__cause__ or current.__context__
 
 
 def _of_configuration(error: BaseException) -> ConfigurationError | None:
@@ -159,7 +150,7 @@ def note_node(error: BaseException, node: str) -> None:
 
 
 def _node(error: BaseException) -> str:
-    notes = [note for link in _chain(error) for note in getattr(link, "__notes__", ())]
+    notes = [note for link in chain(error) for note in getattr(link, "__notes__", ())]
     return next((f"in node {note.removeprefix(_NODE)}; " for note in notes if note.startswith(_NODE)), "")
 
 

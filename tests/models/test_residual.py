@@ -12,6 +12,7 @@ from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig
 from weathermill.models.residual import Residual, damping
 from weathermill.tensors.channels import Channel, ChannelTable
+from weathermill.tensors.shards import encode
 
 SHAPE = (9, 16)
 
@@ -38,7 +39,7 @@ def forecaster(**config) -> Forecaster:
     return Forecaster(config, channels, *grid, np.zeros(3), np.full(3, 4.0), np.ones(3)).eval()
 
 
-def store(steps=200, gap=False):
+def store(steps=200, gap=False, dtype="float32"):
     """Red noise around a climatology that differs from cell to cell, with other values outside the training period."""
     climatology = np.random.default_rng(1).normal(size=(2, *SHAPE))
     fields = np.stack([red_noise(a, steps, SHAPE, seed) for seed, a in enumerate((0.5, 0.95))], axis=1)
@@ -50,7 +51,8 @@ def store(steps=200, gap=False):
         fields[:, 1, 2, 3] = np.nan
     return climatology, SimpleNamespace(
         splits={"train": [(0, steps // 4), (steps // 4, steps // 2)], "test": [(steps // 2, steps)]},
-        read=lambda i: fields[i].astype(np.float32),
+        dtype=dtype,
+        read=lambda i: encode(fields[i].astype(np.float32), dtype),
         grid_shape=SHAPE,
         area_weights=np.ones(SHAPE[0]),
         std=np.full(3, 4.0),
@@ -69,9 +71,10 @@ def test_a_factor_multiplies_the_loss_of_an_anomaly():
         ModelConfig(damping=0.0)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("gap", [False, True])
-def test_climatology_and_damping_are_those_of_the_training_period(gap):
-    climatology, data = store(2000, gap)
+def test_climatology_and_damping_are_those_of_the_training_period(gap, dtype):
+    climatology, data = store(2000, gap, dtype)
     residual = Residual(2, SHAPE, damped=True)
     residual.fit(data)
     kept = residual.kept.numpy()

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from weathermill.tensors.shards import decode
+
 if TYPE_CHECKING:
     from weathermill.tensors.store import TensorStore
 
@@ -102,7 +104,7 @@ class Residual(nn.Module):
         shape = (n, *store.grid_shape)
         total, squares, known = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         for time in times:
-            values = np.asarray(store.read(int(time))[:n], dtype=np.float64)
+            values = decode(store.read(int(time))[:n], store.dtype).astype(np.float64)
             there = np.isfinite(values)
             values = np.where(there, values, 0.0)
             total += values

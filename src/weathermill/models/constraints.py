@@ -42,13 +42,17 @@ class Constraint(nn.Module):
         super().__init__()
         self.name = name
         self.channels = list(channels)
+        #: Whether corrections are measured in training too; else without gradients alone, as that reads all again.
+        self.recording = False
         self.register_buffer("unit", torch.tensor(unit, dtype=torch.float32), persistent=False)
+        # On the device beforehand: a CUDA graph cannot take what lies in the host's memory.
+        self.register_buffer("index", torch.tensor(self.channels, dtype=torch.int64), persistent=False)
 
     def corrected(self, before: Tensor, after: Tensor) -> Tensor:
         """Return the constrained channels (batch, len(channels), latitudes, longitudes)."""
         raise NotImplementedError
 
-    def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor | None]:
         """Apply the constraint.
 
         Parameters
@@ -59,14 +63,17 @@ class Constraint(nn.Module):
         Returns
         -------
         tuple
-            The constrained next state, and the root-mean-square correction of each channel, in physical
-            units.
+            The constrained next state, and the root-mean-square correction of each channel, in physical units; None
+            where it is not recorded.
         """
-        index = torch.tensor(self.channels, device=after.device)
-        mine = after.index_select(1, index)
-        corrected = self.corrected(before.index_select(1, index), mine)
-        size = (corrected - mine).detach().square().mean(dim=(0, 2, 3)).sqrt() * self.unit.to(after.dtype)
-        return after.index_copy(1, index, corrected), size
+        everything = self.channels == list(range(after.shape[1]))
+        mine = after if everything else after.index_select(1, self.index)
+        corrected = self.corrected(before if everything else before.index_select(1, self.index), mine)
+        size = None
+        if self.recording or not torch.is_grad_enabled():
+            with torch.no_grad():
+                size = (corrected - mine).square().mean(dim=(0, 2, 3)).sqrt() * self.unit.to(after.dtype)
+        return corrected if everything else after.index_copy(1, self.index, corrected), size
 
 
 class NonNegative(Constraint):
@@ -238,11 +245,18 @@ class Constraints(nn.Module):
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Apply all; see `Constraint.forward`."""
         for layer in self.layers:
-            after, self._sizes[layer.name] = layer(before, after)
+            after, size = layer(before, after)
+            if size is not None:
+                self._sizes[layer.name] = size
         return after
 
+    def record(self, on: bool) -> None:
+        """Measure corrections in training too, not without gradients alone."""
+        for layer in self.layers:
+            layer.recording = on
+
     def corrections(self) -> dict[str, float]:
-        """Root-mean-square corrections of the last step, in physical units: ``{"non_negative/specific_humidity_500": …}``.
+        """Root-mean-square corrections of the last recorded step, in physical units: ``{"non_negative/specific_humidity_500": …}``.
 
         Reading them waits for the device.
         """

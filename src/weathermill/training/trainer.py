@@ -76,6 +76,8 @@ class Trainer:
         self.validation: Feed | None = None
         if "validation" in store.splits:
             self.validation = self._make_feed("validation", self.validation_steps, shuffle=False)
+        # With a validation split, corrections are those of its last batch.
+        self.forecaster.constraints.record(self.validation is None)
         self.total_steps = sum(self.feed.batches(config.steps(e)) for e in range(config.epochs))
         self.rate_of = make_schedule(config.schedule, config.learning_rate, self.total_steps)
         every = config.log_every_steps or max(1, self.total_steps // _POINTS)

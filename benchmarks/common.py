@@ -21,6 +21,7 @@ from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.channels import Channel, ChannelTable
 from weathermill.training.losses import AreaWeightedLoss
+from weathermill.training.spectral import SpectralTerm
 
 MATRIX_PEAK = {"H100": 800e12, "H200": 800e12}
 
@@ -41,14 +42,19 @@ def latitudes(rows: int) -> np.ndarray:
     return np.linspace(last, -last, rows)
 
 
-def make_channels(n: int) -> ChannelTable:
-    return ChannelTable([Channel(f"field_{i}", "field", float(i)) for i in range(n)])
+def make_channels(n: int, missing: int = 0) -> ChannelTable:
+    """Fields on levels, the first `missing` of which may have missing values."""
+    return ChannelTable(
+        [Channel(f"field_{i}", "field", float(i), may_be_missing=i < missing) for i in range(n)]
+    )
 
 
-def make_forecaster(grid: tuple[int, int], channels: int, config: ModelConfig) -> Forecaster:
+def make_forecaster(
+    grid: tuple[int, int], channels: int, config: ModelConfig, missing: int = 0
+) -> Forecaster:
     return Forecaster(
         config,
-        make_channels(channels),
+        make_channels(channels, missing),
         latitudes(grid[0]),
         np.arange(grid[1]) * (360.0 / grid[1]),
         mean=np.zeros(channels),
@@ -57,8 +63,11 @@ def make_forecaster(grid: tuple[int, int], channels: int, config: ModelConfig) -
     )
 
 
-def make_loss(grid: tuple[int, int]) -> AreaWeightedLoss:
-    return AreaWeightedLoss("mse", np.cos(np.deg2rad(latitudes(grid[0]))) + 1e-3)
+def make_loss(grid: tuple[int, int], unit: str | None = None, spectral: float = 0.0) -> AreaWeightedLoss:
+    areas = np.cos(np.deg2rad(latitudes(grid[0]))) + 1e-3
+    longitude = np.arange(grid[1]) * (360.0 / grid[1])
+    term = SpectralTerm(spectral, areas, longitude) if spectral else None
+    return AreaWeightedLoss("mse", areas, unit=unit, spectral=term)
 
 
 def make_window(

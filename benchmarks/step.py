@@ -34,11 +34,17 @@ CASES = {
     "baseline-fp32": {},
     "ours": {},
     "ours-eager": {"cuda_graph": False},
-    "ours-zeros": {"boundary": "zeros"},
+    "ours-zeros": {"model": {"boundary": "zeros"}},
     "ours-recomputed": {"checkpointing": True},
     "ours-tf32": {"precision": "tf32"},
     "ours-fp16": {"precision": "fp16"},
     "ours-clip-ema": {"clip_norm": 1.0, "ema_decay": 0.999},
+    "ours-damped": {"model": {"residual": "damped_persistence"}},
+    "ours-filtered": {"model": {"zonal_filter": 8}},
+    "ours-conserving": {"model": {"conserve_mean": ("field_0",), "non_negative": ("field_1",)}},
+    "ours-spectral": {"loss": {"spectral": 0.5}},
+    "ours-state-unit": {"loss": {"unit": "state"}},
+    "ours-missing": {"missing": 1},
     "layers": {"fused": False},
     "layers-compiled": {"fused": False, "compile": True},
 }
@@ -55,19 +61,23 @@ def run(
         timing = time_calls(lambda i: step(*pairs[i % 2]), device, seconds)
     else:
         options = dict(CASES[case])
-        config = ModelConfig(base_channels=base, boundary=options.pop("boundary", "sphere"))
-        fused = options.pop("fused", None)
-        forecaster = make_forecaster(grid, channels, config)
+        config = ModelConfig(base_channels=base, **options.pop("model", {}))
+        fused, missing = options.pop("fused", None), options.pop("missing", 0)
+        loss = make_loss(grid, **options.pop("loss", {}))
+        forecaster = make_forecaster(grid, channels, config, missing)
         forecaster.network.fused = fused
         step = TrainingStep(
             forecaster,
-            make_loss(grid),
+            loss,
             OptimiserConfig(),
             StepConfig(**options),
             RolloutConfig(checkpoint_steps=False),
             device,
         )
         windows = [make_window(batch, rollout, channels, grid, device, seed) for seed in range(2)]
+        for window in windows:
+            # A third of the globe, as of the sea-surface temperature.
+            window[:, :, :missing, : grid[0] // 3] = float("nan")
         timing = time_calls(lambda i: step(windows[i % 2]), device, seconds)
     speed = batch / timing["median_s"]
     flops = unet_flops(channels, grid, base) * rollout

@@ -27,6 +27,7 @@ from weathermill.training.checkpoint import CheckpointManager
 from weathermill.training.engine import TrainConfig, choose_device, train
 from weathermill.training.interrupt import deferred_signals
 from weathermill.training.progress import ProgressLine
+from weathermill.training.rollout import RolloutConfig
 from weathermill.training.step import StepConfig
 from weathermill.training.tracker import NullTracker, RecordingTracker
 from weathermill.training.trainer import Trainer
@@ -487,3 +488,33 @@ def test_corrections_of_hard_constraints_are_on_record(store, tmp_path):
         "constraints/conserve_mean/geopotential_850",
         "constraints/non_negative/geopotential_850",
     }
+
+
+def test_corrections_are_on_record_without_a_validation_split_too(make_store, tmp_path):
+    store = make_store(tmp_path / "s", splits={"train": [(0, 40)]})
+    tracker = RecordingTracker(tmp_path / "run")
+    model = ModelConfig(base_channels=4, depth=1, zonal_filter=8)
+    train(store, model, config(epochs=1), None, tracker, progress=False)
+    recorded = [key for _, metrics in tracker.rows() for key in metrics if key.startswith("constraints/")]
+    assert recorded == [f"constraints/zonal_filter/geopotential_{p}" for p in (500, 850)]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_constrained_forecasts_train_with_noise_and_long_rollouts(device, store):
+    model = ModelConfig(
+        base_channels=4,
+        depth=1,
+        residual="damped_persistence",
+        damping=2.0,
+        zonal_filter=8,
+        pin_mean=("geopotential_850",),
+    )
+    options = {
+        "rollout": (1, 2, 8),
+        "rollout_loss": RolloutConfig(noise_std=0.06),
+        "step": StepConfig(ema_decay=0.9, clip_norm=1.0),
+    }
+    result = train(
+        store, model, config(epochs=6, **options), None, NullTracker(), device=device, progress=False
+    )
+    assert result.history[-1]["validation_loss"] < result.history[0]["validation_loss"]

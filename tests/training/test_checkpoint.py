@@ -51,6 +51,38 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
     assert manager.latest()[1]["k"] == 5
 
 
+def test_a_deletion_that_was_killed_leaves_no_damaged_checkpoint(tmp_path, monkeypatch, caplog):
+    class Killed(BaseException):
+        pass
+
+    def half(path, **_):
+        (path / "tensors.safetensors").unlink()
+        raise Killed
+
+    manager = CheckpointManager(tmp_path, keep=1, background=False)
+    manager.save(state(1), epoch=1, step=10)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.shutil, "rmtree", half)
+        with pytest.raises(Killed):
+            manager.save(state(2), epoch=2, step=20)
+    assert len(list(tmp_path.iterdir())) == 2
+    again = CheckpointManager(tmp_path, keep=1)
+    assert [(path.name, fault) for path, fault in again.verify()] == [("000001-step-20", None)]
+    assert again.latest()[1]["k"] == 2
+    again.save(state(3), epoch=3, step=30)
+    assert [path.name for path in tmp_path.iterdir()] == ["000002-step-30"]
+    assert not caplog.records
+
+
+def test_a_damaged_checkpoint_is_told_of_once(tmp_path, caplog):
+    manager = CheckpointManager(tmp_path)
+    manager.save(state(1), epoch=1, step=10)
+    (manager.all()[0].path / "state.json").unlink()
+    for k in (2, 3, 4):
+        manager.save(state(k), epoch=k, step=10 * k)
+    assert [record.message.count("000000-step-10") > 0 for record in caplog.records] == [True]
+
+
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog, name, damage):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -128,6 +129,8 @@ class CheckpointManager:
         self.background = background
         self._thread: threading.Thread | None = None
         self._failure: WeathermillError | None = None
+        # Told of once, not at every save.
+        self._left_out: set[Path] = set()
         with writing(self.folder, "The folder of checkpoints"):
             self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -229,8 +232,16 @@ class CheckpointManager:
         self._prune()
 
     def _sweep(self) -> None:
-        for leftover in self.folder.glob("*.partial"):
+        for leftover in (*self.folder.glob("*.partial"), *self.folder.glob("*.deleted")):
             shutil.rmtree(leftover, ignore_errors=True)
+
+    @staticmethod
+    def _remove(path: Path) -> None:
+        # Renamed first, or a kill halfway through would leave what looks like a damaged checkpoint.
+        doomed = path.with_name(path.name + ".deleted")
+        with contextlib.suppress(OSError):
+            path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
     def _folders(self) -> list[tuple[int, Path]]:
         found = []
@@ -247,7 +258,9 @@ class CheckpointManager:
             try:
                 good.append(Checkpoint.open(path))
             except CheckpointError as error:
-                logger.warning("Left out: %s", error)
+                if path not in self._left_out:
+                    logger.warning("Left out: %s", error)
+                self._left_out.add(path)
         return good
 
     def _prune(self) -> None:
@@ -258,7 +271,7 @@ class CheckpointManager:
             keep.add(best.path)
         for checkpoint in checkpoints:
             if checkpoint.path not in keep:
-                shutil.rmtree(checkpoint.path, ignore_errors=True)
+                self._remove(checkpoint.path)
 
     def latest(self) -> tuple[Checkpoint, dict[str, Any]] | None:
         """Load the newest checkpoint that is intact, or None when there are none at all.
@@ -303,7 +316,7 @@ class CheckpointManager:
         """Delete what is newer than a checkpoint: damaged ones, which resuming from it makes anew."""
         for _, path in self._folders():
             if path.name > checkpoint.path.name:
-                shutil.rmtree(path, ignore_errors=True)
+                self._remove(path)
         self._sweep()
 
     def set_aside(self) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from weathermill.models import advance as models_advance
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import RESIDUALS, ModelConfig
 from weathermill.tensors.channels import Channel, ChannelTable
@@ -21,14 +22,14 @@ triton_only = pytest.mark.skipif(
 SHAPE = (11, 16)
 
 
-def forecaster(target="tendency", prognostic=3, residual="damped_persistence") -> Forecaster:
+def forecaster(target="tendency", prognostic=3, residual="damped_persistence", **constraints) -> Forecaster:
     torch.manual_seed(0)
     channels = [Channel(f"c{i}", "c") for i in range(prognostic)]
     channels += [Channel("sun", "sun", role="forcing"), Channel("land", "land", role="static")]
     n = len(channels)
     rng = np.random.default_rng(0)
     model = Forecaster(
-        ModelConfig(base_channels=8, depth=2, target=target, residual=residual),
+        ModelConfig(base_channels=8, depth=2, target=target, residual=residual, **constraints),
         ChannelTable(channels),
         np.linspace(90, -90, SHAPE[0]),
         np.arange(SHAPE[1]) * 22.5,
@@ -78,6 +79,30 @@ def test_the_fast_pass_of_a_rollout_is_the_plain_one(target, kind, rollout, step
         )
 
 
+@pytest.mark.parametrize("target", ["tendency", "state"])
+@pytest.mark.parametrize("checkpoint_steps", [False, True])
+@pytest.mark.parametrize(
+    ("constraints", "unit"),
+    [({}, "state"), ({}, "tendency"), ({"zonal_filter": 4, "conserve_mean": ("c1",)}, None)],
+)
+def test_the_fast_pass_with_units_and_constraints_is_the_plain_one(
+    target, checkpoint_steps, constraints, unit
+):
+    results = []
+    for fast in (False, True):
+        model = forecaster(target, **constraints).double()
+        model.network.fused = fast
+        loss = make_loss("huber")
+        loss.unit = unit
+        terms = rollout_loss(model, loss, window(3), RolloutConfig(checkpoint_steps=checkpoint_steps))
+        terms.total.backward()
+        results.append({"total": terms.total.detach()} | {k: p.grad for k, p in model.named_parameters()})
+    for name, value in results[0].items():
+        torch.testing.assert_close(
+            results[1][name], value, rtol=1e-7, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
 @triton_only
 @pytest.mark.parametrize("target", ["tendency", "state"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,23 +115,49 @@ def test_triton_measures_and_differentiates(target, kind, more, per_cell, residu
     x = window(2).float()
     state, truth = x[:, 1], x[:, 2, :3]
     output = torch.randn(2, 12, 16, 8, generator=torch.Generator().manual_seed(3))
-    error, advanced = advance._error(output, state, truth, model)
+    factor = torch.tensor([1.0, 0.5, 3.0])[:, None, None]
+    error, advanced = advance._error(output, state, truth, factor, model)
     expected = (loss.measure(error) * loss.area_weights).mean(dim=(0, 2, 3))
     dper = torch.tensor([0.3, -1.0, 2.0])
     dnext = torch.randn(2, 3, *SHAPE, generator=torch.Generator().manual_seed(4)) if more else None
     doutput, dstate = torch.empty(2, 12, 16, 8), torch.empty(2, 4, *SHAPE)
-    advance._backward(output, state, truth, model, loss, dper, dnext, doutput, dstate)
+    advance._backward(output, state, truth, model, loss, factor, dper, dnext, doutput, dstate)
 
     model, loss = model.to(DEVICE), loss.to(DEVICE)
-    output, state, truth, dper = (t.to(DEVICE) for t in (output, state, truth, dper))
+    output, state, truth, factor, dper = (t.to(DEVICE) for t in (output, state, truth, factor, dper))
     dnext = None if dnext is None else dnext.to(DEVICE)
     per_channel = torch.full((3,), torch.nan, device=DEVICE)
     prognostic = torch.full((2, 3, *SHAPE), torch.nan, device=DEVICE) if more else None
-    triton.measure(output, state, truth, model, loss, per_channel, prognostic)
+    triton.measure(output, state, truth, model, loss, factor, per_channel, prognostic)
     torch.testing.assert_close(per_channel.cpu(), expected, rtol=1e-5, atol=1e-6)
     if more:
         torch.testing.assert_close(prognostic.cpu(), advanced, rtol=1e-5, atol=1e-5)
     got, got_state = torch.full_like(output, torch.nan), torch.full((2, 4, *SHAPE), torch.nan, device=DEVICE)
-    triton.measure_backward(output, state, truth, model, loss, dper, dnext, got, got_state)
+    triton.measure_backward(output, state, truth, model, loss, factor, dper, dnext, got, got_state)
     torch.testing.assert_close(got.cpu(), doutput, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(got_state.cpu(), dstate, rtol=1e-5, atol=1e-5)
+
+
+@triton_only
+@pytest.mark.parametrize("target", ["tendency", "state"])
+@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_triton_advances_and_differentiates(target, residual, dtype):
+    model = forecaster(target, residual=residual)
+    state = window(1)[:, 1].to(torch.float16)
+    output = torch.randn(2, 12, 16, 8, generator=torch.Generator().manual_seed(3)).to(dtype)
+    out, before = output.clone().requires_grad_(), state.float().requires_grad_()
+    expected = models_advance.advance_padded(model, out, before)
+    dafter = torch.linspace(-1, 1, expected.numel()).reshape(expected.shape)
+    expected.backward(dafter)
+
+    model, triton = model.to(DEVICE), models_advance._triton()
+    after = torch.full((2, 3, *SHAPE), torch.nan, device=DEVICE)
+    triton.advance(output.to(DEVICE), state.to(DEVICE), model, after)
+    torch.testing.assert_close(after.cpu(), expected.detach(), rtol=1e-5, atol=1e-5)
+    doutput = torch.full_like(output, torch.nan, device=DEVICE)
+    dstate = torch.full_like(before, torch.nan, device=DEVICE, requires_grad=False)
+    triton.advance_backward(dafter.to(DEVICE), model, doutput, dstate)
+    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(doutput.cpu(), out.grad, rtol=tolerance, atol=1e-5)
+    torch.testing.assert_close(dstate.cpu(), before.grad, rtol=1e-5, atol=1e-5)

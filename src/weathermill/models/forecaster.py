@@ -15,6 +15,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from weathermill.errors import ModelError
+from weathermill.models.advance import advance_padded
 from weathermill.models.constraints import make_constraints
 from weathermill.models.files import CONFIG_FILE, read_model, write_model
 from weathermill.models.missing import MissingValues
@@ -157,18 +158,20 @@ class Forecaster(nn.Module):
             held.
         """
         if not self.missing:
-            return self.advance(state, self.raw_output(state))
+            return self._advanced(state)
         held = self.missing.held(state) if held is None else held
-        state = self.missing.filled(state, held)
-        return self.missing.hold(self.advance(state, self.raw_output(state)), held)
+        return self.missing.hold(self._advanced(self.missing.filled(state, held)), held)
+
+    def _advanced(self, state: Tensor) -> Tensor:
+        self._check(state)
+        if not self.takes_fast_pass(state):
+            return self.advance(state, self.raw_output(state))
+        after = advance_padded(self, self.network.forward_padded(state, self.static), state)
+        return self.constraints(state[:, : self.n_prognostic], after)
 
     def raw_output(self, state: Tensor) -> Tensor:
         """Give what the network puts out for `state`: the normalised tendency, or the next state."""
-        if state.ndim != 4 or state.shape[1] != self.n_dynamic or tuple(state.shape[2:]) != self.grid_shape:
-            raise ModelError(
-                f"A state has shape {tuple(state.shape)}; this forecaster takes (batch, {self.n_dynamic}, "
-                f"{self.grid_shape[0]}, {self.grid_shape[1]})."
-            )
+        self._check(state)
         if self.takes_fast_pass(state):
             return self.network(state, self.static)
         state = state.to(self._input_dtype(state))
@@ -343,6 +346,13 @@ class Forecaster(nn.Module):
                 raise ModelError(
                     f"{name} is not {'finite' if name == 'mean' else 'positive and finite'} for {names}."
                 )
+
+    def _check(self, state: Tensor) -> None:
+        if state.ndim != 4 or state.shape[1] != self.n_dynamic or tuple(state.shape[2:]) != self.grid_shape:
+            raise ModelError(
+                f"A state has shape {tuple(state.shape)}; this forecaster takes (batch, {self.n_dynamic}, "
+                f"{self.grid_shape[0]}, {self.grid_shape[1]})."
+            )
 
     @staticmethod
     def _input_dtype(state: Tensor) -> torch.dtype:

@@ -15,7 +15,13 @@ from weathermill.training.losses import AreaWeightedLoss
 
 
 def advance_and_measure(
-    forecaster: Forecaster, loss: AreaWeightedLoss, state: Tensor, target: Tensor, *, more: bool
+    forecaster: Forecaster,
+    loss: AreaWeightedLoss,
+    state: Tensor,
+    target: Tensor,
+    *,
+    more: bool,
+    unit: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Forecast one step by the network's fast pass.
 
@@ -31,6 +37,8 @@ def advance_and_measure(
         (batch, n_prognostic, latitudes, longitudes): the true next state.
     more
         Whether the next state is needed.
+    unit
+        What errors are counted in, ``"tendency"`` or ``"state"``; what the network puts out when None.
 
     Returns
     -------
@@ -38,7 +46,8 @@ def advance_and_measure(
         Loss of each channel (n_prognostic,), and the next prognostic state in float32, or None.
     """
     output = forecaster.network.forward_padded(state, forecaster.static)
-    per_channel, prognostic = _Advance.apply(output, state, target, forecaster, loss, more)
+    factor = forecaster.error_scale_in(unit or forecaster.config.target) / forecaster.error_scale
+    per_channel, prognostic = _Advance.apply(output, state, target, factor, forecaster, loss, more)
     return per_channel, prognostic if more else None
 
 
@@ -47,7 +56,14 @@ class _Advance(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, output: Tensor, state: Tensor, target: Tensor, forecaster: Forecaster, loss, more: bool
+        ctx: Any,
+        output: Tensor,
+        state: Tensor,
+        target: Tensor,
+        factor: Tensor,
+        forecaster: Forecaster,
+        loss: AreaWeightedLoss,
+        more: bool,
     ):
         kind = accumulator(output.dtype)
         n, (rows, columns) = forecaster.n_prognostic, forecaster.grid_shape
@@ -56,13 +72,13 @@ class _Advance(torch.autograd.Function):
         shape = (batch, n, rows, columns) if more else (0,)
         prognostic = torch.empty(shape, dtype=kind, device=output.device)
         ctx.forecaster, ctx.loss = forecaster, loss
-        ctx.save_for_backward(output, state, target)
+        ctx.save_for_backward(output, state, target, factor)
         if output.is_cuda:
             _triton().measure(
-                output, state, target, forecaster, loss, per_channel, prognostic if more else None
+                output, state, target, forecaster, loss, factor, per_channel, prognostic if more else None
             )
         elif not output.is_meta:
-            error, advanced = _error(output, state, target, forecaster)
+            error, advanced = _error(output, state, target, factor, forecaster)
             weights = loss.area_weights.to(kind)
             per_channel.copy_((loss.measure(error) * weights).mean(dim=(0, 2, 3)))
             if more:
@@ -72,7 +88,7 @@ class _Advance(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dper_channel: Tensor, dprognostic: Tensor):
-        output, state, target = ctx.saved_tensors
+        output, state, target, factor = ctx.saved_tensors
         forecaster, loss = ctx.forecaster, ctx.loss
         doutput = torch.empty_like(output)
         more = dprognostic.numel() > 0
@@ -83,30 +99,32 @@ class _Advance(torch.autograd.Function):
         dnext = dprognostic if more else None
         if output.is_cuda:
             _triton().measure_backward(
-                output, state, target, forecaster, loss, dper_channel, dnext, doutput, dstate
+                output, state, target, forecaster, loss, factor, dper_channel, dnext, doutput, dstate
             )
         elif not output.is_meta:
-            _backward(output, state, target, forecaster, loss, dper_channel, dnext, doutput, dstate)
-        return doutput, dstate, None, None, None, None
+            _backward(output, state, target, forecaster, loss, factor, dper_channel, dnext, doutput, dstate)
+        return doutput, dstate, None, None, None, None, None
 
 
-def _error(output: Tensor, state: Tensor, target: Tensor, forecaster: Forecaster) -> tuple[Tensor, Tensor]:
+def _error(
+    output: Tensor, state: Tensor, target: Tensor, factor: Tensor, forecaster: Forecaster
+) -> tuple[Tensor, Tensor]:
     kind = accumulator(output.dtype)
     n = forecaster.n_prognostic
     y = forecaster.network.grid.crop(output[..., :n].permute(0, 3, 1, 2)).to(kind)
-    target = target.to(kind)
+    target, factor = target.to(kind), factor.to(kind)
     if forecaster.config.target == "state":
-        return y - target, y
+        return (y - target) * factor, y
     before = forecaster.residual(state[:, :n].to(kind))
     ratio = forecaster.tendency_ratio.to(kind)
-    return y - (target - before) / ratio, before + y * ratio
+    return (y - (target - before) / ratio) * factor, before + y * ratio
 
 
-def _backward(output, state, target, forecaster, loss, dper_channel, dnext, doutput, dstate) -> None:
+def _backward(output, state, target, forecaster, loss, factor, dper_channel, dnext, doutput, dstate) -> None:
     n = forecaster.n_prognostic
-    error, _ = _error(output, state, target, forecaster)
+    error, _ = _error(output, state, target, factor, forecaster)
     weights = loss.area_weights.to(error.dtype) / (error.numel() // n)
-    derror = loss.slope(error) * weights * dper_channel[:, None, None]
+    derror = loss.slope(error) * weights * dper_channel[:, None, None] * factor.to(error.dtype)
     tendency = forecaster.config.target == "tendency"
     ratio = forecaster.tendency_ratio.to(error.dtype) if tendency else 1.0
     dy = derror if dnext is None else derror + dnext * ratio

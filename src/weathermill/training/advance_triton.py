@@ -1,8 +1,4 @@
-"""CUDA forms of `weathermill.training.advance`, in Triton.
-
-The network's output lies channel-innermost, states lie longitude-innermost: tiles are turned in shared
-memory.
-"""
+"""CUDA forms of `weathermill.training.advance`, in Triton."""
 
 from __future__ import annotations
 
@@ -12,48 +8,51 @@ import triton.language as tl
 from torch import Tensor
 
 from weathermill.models.forecaster import Forecaster
+from weathermill.models.triton_advance import (
+    BLOCK_C,
+    BLOCK_P,
+    cells_of,
+    clear_margins,
+    output_tile,
+    padded_constants,
+    residual_tile,
+    store_output_gradient,
+    tiles_of,
+)
 from weathermill.models.triton_halo import planes
 from weathermill.models.triton_launch import launch, spread
 from weathermill.models.triton_sums import sum_partials
 from weathermill.training.losses import KINDS, AreaWeightedLoss
 
 PROGRAMS = 1056
-BLOCK_P, BLOCK_C = 128, 32
 
 
 @triton.jit
 def _error_tile(
-    output_ptr, state_ptr, target_ptr, offset_ptr, ratio, kept, b, p, c, mask, within, s_b, t_b,
+    output_ptr, state_ptr, target_ptr, offset_ptr, ratio, kept, factor, b, p, c, cell, mask, within, s_b, t_b,
     S_C: tl.constexpr, T_C: tl.constexpr, S_UNIT: tl.constexpr, T_UNIT: tl.constexpr, CHANNELS: tl.constexpr,
-    H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr,
-    TENDENCY: tl.constexpr, DAMPED: tl.constexpr,
+    CELLS: tl.constexpr, TENDENCY: tl.constexpr, DAMPED: tl.constexpr,
 ):  # fmt: skip
     """Error and next state of a tile of channels by cells."""
-    cell = (b * ROWS + p // W + NORTH_MARGIN) * COLUMNS + p % W
-    # A mask of its own, not the fields' one turned: else the compiler reads single values.
-    known = within[:, None] & (c < CHANNELS)[None, :]
-    y = tl.load(output_ptr + cell[:, None] * CHANNELS + c[None, :], mask=known, other=0.0)
-    y = tl.trans(y).to(tl.float32)
+    y = output_tile(output_ptr, cell, c, within, CHANNELS)
     c_wide = c.to(tl.int64)[:, None]
     target = tl.load(target_ptr + b * t_b * T_UNIT + c_wide * T_C + p[None, :], mask=mask, other=0.0)
     target = target.to(tl.float32)
     if TENDENCY:
-        state = tl.load(state_ptr + b * s_b * S_UNIT + c_wide * S_C + p[None, :], mask=mask, other=0.0)
-        state = state.to(tl.float32)
-        if DAMPED:
-            offset = tl.load(offset_ptr + c_wide * (H * W) + p[None, :], mask=mask, other=0.0)
-            state = state * kept[:, None] + offset
+        state = residual_tile(
+            state_ptr, offset_ptr, kept, b, p, c_wide, mask, s_b, S_C, S_UNIT, CELLS, DAMPED
+        )
         error = y - (target - state) * (1.0 / ratio)[:, None]
         advanced = state + y * ratio[:, None]
     else:
         error = y - target
         advanced = y
-    return error, advanced
+    return error * factor[:, None], advanced
 
 
 @triton.jit
 def _measure_kernel(
-    output_ptr, state_ptr, target_ptr, ratio_ptr, kept_ptr, offset_ptr, area_ptr, next_ptr, partial_ptr,
+    output_ptr, state_ptr, target_ptr, ratio_ptr, kept_ptr, offset_ptr, factor_ptr, area_ptr, next_ptr, partial_ptr,
     batch, n, s_b, t_b, a_i, a_j, delta,
     S_C: tl.constexpr, T_C: tl.constexpr, S_UNIT: tl.constexpr, T_UNIT: tl.constexpr, CHANNELS: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr,
@@ -63,6 +62,7 @@ def _measure_kernel(
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     ratio = tl.load(ratio_ptr + c, mask=c < n, other=1.0)
     kept = tl.load(kept_ptr + c, mask=c < n, other=1.0)
+    factor = tl.load(factor_ptr + c, mask=c < n, other=1.0)
     tiles: tl.constexpr = (H * W + BLOCK_P - 1) // BLOCK_P
     total = tl.zeros([BLOCK_C, BLOCK_P], dtype=tl.float32)
     for turn in range(TURNS):
@@ -71,9 +71,10 @@ def _measure_kernel(
         p = (tile % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
         within = (p < H * W) & (b < batch)
         mask = (c < n)[:, None] & within[None, :]
+        cell = cells_of(b, p, W, ROWS, COLUMNS, NORTH_MARGIN)
         error, advanced = _error_tile(
-            output_ptr, state_ptr, target_ptr, offset_ptr, ratio, kept, b, p, c, mask, within, s_b, t_b,
-            S_C, T_C, S_UNIT, T_UNIT, CHANNELS, H, W, ROWS, COLUMNS, NORTH_MARGIN, TENDENCY, DAMPED,
+            output_ptr, state_ptr, target_ptr, offset_ptr, ratio, kept, factor, b, p, c, cell, mask, within,
+            s_b, t_b, S_C, T_C, S_UNIT, T_UNIT, CHANNELS, H * W, TENDENCY, DAMPED,
         )  # fmt: skip
         area = tl.load(area_ptr + (p // W) * a_i + (p % W) * a_j, mask=p < H * W, other=0.0)
         if MEASURE == 0:
@@ -92,7 +93,7 @@ def _measure_kernel(
 
 @triton.jit
 def _measure_backward_kernel(
-    output_ptr, state_ptr, target_ptr, ratio_ptr, kept_ptr, offset_ptr, area_ptr, dper_ptr, dnext_ptr, doutput_ptr, dstate_ptr,
+    output_ptr, state_ptr, target_ptr, ratio_ptr, kept_ptr, offset_ptr, factor_ptr, area_ptr, dper_ptr, dnext_ptr, doutput_ptr, dstate_ptr,
     n, n_dynamic, s_b, t_b, a_i, a_j, delta, share,
     S_C: tl.constexpr, T_C: tl.constexpr, S_UNIT: tl.constexpr, T_UNIT: tl.constexpr, CHANNELS: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH_MARGIN: tl.constexpr,
@@ -106,9 +107,11 @@ def _measure_backward_kernel(
     mask = (c < n)[:, None] & (p < H * W)[None, :]
     ratio = tl.load(ratio_ptr + c, mask=c < n, other=1.0)
     kept = tl.load(kept_ptr + c, mask=c < n, other=1.0)
+    factor = tl.load(factor_ptr + c, mask=c < n, other=1.0)
+    cell = cells_of(b, p, W, ROWS, COLUMNS, NORTH_MARGIN)
     error, _ = _error_tile(
-        output_ptr, state_ptr, target_ptr, offset_ptr, ratio, kept, b, p, c, mask, p < H * W, s_b, t_b,
-        S_C, T_C, S_UNIT, T_UNIT, CHANNELS, H, W, ROWS, COLUMNS, NORTH_MARGIN, TENDENCY, DAMPED,
+        output_ptr, state_ptr, target_ptr, offset_ptr, ratio, kept, factor, b, p, c, cell, mask, p < H * W,
+        s_b, t_b, S_C, T_C, S_UNIT, T_UNIT, CHANNELS, H * W, TENDENCY, DAMPED,
     )  # fmt: skip
     area = tl.load(area_ptr + (p // W) * a_i + (p % W) * a_j, mask=p < H * W, other=0.0) * share
     weight = tl.load(dper_ptr + c, mask=c < n, other=0.0)
@@ -118,18 +121,12 @@ def _measure_backward_kernel(
         slope = tl.where(error > 0.0, 1.0, tl.where(error < 0.0, -1.0, 0.0))
     else:
         slope = tl.minimum(tl.maximum(error, -delta), delta)
-    gradient = slope * weight[:, None] * area[None, :]
+    gradient = slope * (weight * factor)[:, None] * area[None, :]
     if NEXT:
         dnext = tl.load(dnext_ptr + (b * n + c[:, None]) * (H * W) + p[None, :], mask=mask, other=0.0)
         gradient += dnext * ratio[:, None] if TENDENCY else dnext
     gradient = tl.where(mask, gradient, 0.0)
-    cell = (b * ROWS + p // W + NORTH_MARGIN) * COLUMNS + p % W
-    # Padded channels get zeros: they are part of the network's output, not of the forecast.
-    tl.store(
-        doutput_ptr + cell[:, None] * CHANNELS + c[None, :],
-        tl.trans(gradient).to(doutput_ptr.dtype.element_ty),
-        mask=(p < H * W)[:, None] & (c < CHANNELS)[None, :],
-    )
+    store_output_gradient(doutput_ptr, gradient, cell, c, p < H * W, CHANNELS)
     if STATE_GRADIENT:
         back = gradient * (kept / ratio)[:, None] if TENDENCY else gradient * 0.0
         place = dstate_ptr + (b * n_dynamic + c[:, None]) * (H * W) + p[None, :]
@@ -138,18 +135,18 @@ def _measure_backward_kernel(
 
 def _constants(state: Tensor, target: Tensor, channels: int, forecaster: Forecaster, loss: AreaWeightedLoss):
     """Fields with contiguous planes, their batch strides, and what the kernels are compiled for."""
-    rows, columns = forecaster.network.grid.padded_shape
     state, s_b, s_c, s_unit = planes(state)
     target, t_b, t_c, t_unit = planes(target)
     tendency = forecaster.config.target == "tendency"
     constants = (
-        s_c, t_c, s_unit, t_unit, channels, *forecaster.grid_shape, rows, columns,
-        forecaster.network.grid.margins[0], tendency, forecaster.residual.damped, KINDS.index(loss.kind),
+        s_c, t_c, s_unit, t_unit, *padded_constants(forecaster, channels), tendency,
+        forecaster.residual.damped, KINDS.index(loss.kind),
     )  # fmt: skip
     return state, target, (s_b, t_b), constants
 
 
-def _area_strides(loss: AreaWeightedLoss) -> tuple[int, int]:
+def area_strides(loss: AreaWeightedLoss) -> tuple[int, int]:
+    """Strides along latitude and longitude of area weights that may hold for whole circles."""
     areas = loss.area_weights
     return tuple(0 if size == 1 else stride for size, stride in zip(areas.shape, areas.stride(), strict=True))
 
@@ -160,6 +157,7 @@ def measure(
     target: Tensor,
     forecaster: Forecaster,
     loss: AreaWeightedLoss,
+    factor: Tensor,
     per_channel: Tensor,
     prognostic: Tensor | None,
 ) -> None:
@@ -170,9 +168,9 @@ def measure(
     programs, turns = spread(tiles, PROGRAMS)
     partial = torch.empty((programs, n), dtype=torch.float32, device=output.device)
     launch(_measure_kernel, (programs, triton.cdiv(n, BLOCK_C)),
-        output, state, target, forecaster.tendency_ratio, forecaster.residual.kept, forecaster.residual.offset, loss.area_weights,
+        output, state, target, forecaster.tendency_ratio, forecaster.residual.kept, forecaster.residual.offset, factor, loss.area_weights,
         partial if prognostic is None else prognostic, partial,
-        batch, n, *strides, *_area_strides(loss), loss.delta, *constants, prognostic is not None,
+        batch, n, *strides, *area_strides(loss), loss.delta, *constants, prognostic is not None,
         BLOCK_P, BLOCK_C, turns,
     )  # fmt: skip
     sum_partials(partial, per_channel)
@@ -185,6 +183,7 @@ def measure_backward(
     target: Tensor,
     forecaster: Forecaster,
     loss: AreaWeightedLoss,
+    factor: Tensor,
     dper_channel: Tensor,
     dnext: Tensor | None,
     doutput: Tensor,
@@ -194,15 +193,11 @@ def measure_backward(
     (h, w), batch = forecaster.grid_shape, state.shape[0]
     channels = output.shape[-1]
     state, target, strides, constants = _constants(state, target, channels, forecaster, loss)
-    north = forecaster.network.grid.margins[0]
-    # The margins are no part of the forecast.
-    for margin in (doutput[:, :north], doutput[:, north + h :], doutput[:, :, w:]):
-        margin.zero_()
+    clear_margins(doutput, forecaster)
     last = max(channels, 0 if dstate is None else forecaster.n_dynamic)
-    grid = batch * triton.cdiv(h * w, BLOCK_P), triton.cdiv(last, BLOCK_C)
-    launch(_measure_backward_kernel, grid,
-        output, state, target, forecaster.tendency_ratio, forecaster.residual.kept, forecaster.residual.offset, loss.area_weights, dper_channel.contiguous(),
+    launch(_measure_backward_kernel, tiles_of(forecaster, batch, last),
+        output, state, target, forecaster.tendency_ratio, forecaster.residual.kept, forecaster.residual.offset, factor, loss.area_weights, dper_channel.contiguous(),
         output if dnext is None else dnext.contiguous(), doutput, output if dstate is None else dstate,
-        forecaster.n_prognostic, forecaster.n_dynamic, *strides, *_area_strides(loss), loss.delta,
+        forecaster.n_prognostic, forecaster.n_dynamic, *strides, *area_strides(loss), loss.delta,
         1.0 / (batch * h * w), *constants, dnext is not None, dstate is not None, BLOCK_P, BLOCK_C,
     )  # fmt: skip

@@ -107,9 +107,8 @@ def rollout_loss(
     state = window[:, 0]
     gaps = forecaster.missing
     held = (gaps.held(state),) if gaps else ()
-    # What the fast pass measures is the network's own output: no missing cells, no other unit, no waves; and constraints
-    # act on the whole state, after it.
-    plain = not (forecaster.constraints or gaps or loss.spectral) and unit == forecaster.config.target
+    # Where nothing comes between the network's output and the error of each cell, both are one pass.
+    plain = not (forecaster.constraints or gaps or loss.spectral)
     total, per_channel = None, []
     recompute = config.checkpoint_steps and torch.is_grad_enabled() and steps > 1
     for step, weight in enumerate(config.weights(steps)):
@@ -122,7 +121,7 @@ def rollout_loss(
                 forecaster.network.checkpoint_whole = recompute
             if fast and plain:
                 errors, prognostic = advance_and_measure(
-                    forecaster, loss, state, target, more=step + 1 < steps
+                    forecaster, loss, state, target, more=step + 1 < steps, unit=unit
                 )
             else:
                 if recompute and not fast:

@@ -10,7 +10,9 @@ The plain forms define what the Triton kernels compute, and are what the tests c
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -18,6 +20,12 @@ import torch
 from torch import Tensor
 
 from weathermill.models.sphere import Halo, SphereGrid
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether Triton is installed, as it is with CUDA builds of torch."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def triton_kernels() -> ModuleType:

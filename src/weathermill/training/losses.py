@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from weathermill.errors import ParameterError
+from weathermill.training.pointwise import in_one_pass, measure_in_one_pass
 from weathermill.training.spectral import SpectralTerm
 
 KINDS = ("mse", "mae", "huber")
@@ -102,6 +103,8 @@ class AreaWeightedLoss(nn.Module):
         self, prediction: Tensor, target: Tensor, mask: Tensor | None = None, scale: Tensor | None = None
     ) -> Tensor:
         """Loss of each channel without the spectral term; see `per_channel`."""
+        if in_one_pass(prediction, target):
+            return measure_in_one_pass(self, prediction, target, mask, scale)
         dtype = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
         error = prediction.to(dtype) - target.to(dtype)
         if scale is not None:

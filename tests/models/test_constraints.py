@@ -166,3 +166,26 @@ def test_an_unknown_name_is_refused():
         forecaster(non_negative=("humidity",))
     with pytest.raises(ModelError, match="sun"):
         forecaster(pin_mean=("sun",))
+
+
+def test_constraints_on_some_channels_act_one_after_the_other_as_on_the_whole_state():
+    model = forecaster(
+        zonal_filter=8,
+        conserve_mean=("temperature_500",),
+        pin_mean=("specific_humidity_850",),
+        non_negative=("specific_humidity",),
+        conserve_dry_mass=True,
+    )
+    before, after = state()[:, :4], state().roll(1, 0)[:, :4]
+    expected, sizes = after.clone(), {}
+    for layer in model.constraints.layers:
+        mine = expected[:, layer.channels]
+        corrected = layer.corrected(before[:, layer.channels], mine)
+        expected[:, layer.channels] = corrected
+        for channel, size in zip(
+            layer.channels, (corrected - mine).square().mean((0, 2, 3)).sqrt(), strict=True
+        ):
+            sizes[f"{layer.name}/{CHANNELS[channel].name}"] = float(size) * STD[channel]
+    with torch.no_grad():
+        torch.testing.assert_close(model.constraints(before, after), expected)
+    assert model.constraints.corrections() == pytest.approx(sizes)

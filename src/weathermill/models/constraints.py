@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from weathermill.errors import ModelError
+from weathermill.models.spectrum import filter_zonally
 
 if TYPE_CHECKING:
     from weathermill.models.forecaster import Forecaster
@@ -47,6 +48,13 @@ class Constraint(nn.Module):
         self.register_buffer("unit", torch.tensor(unit, dtype=torch.float32), persistent=False)
         # On the device beforehand: a CUDA graph cannot take what lies in the host's memory.
         self.register_buffer("index", torch.tensor(self.channels, dtype=torch.int64), persistent=False)
+        self.everything = False
+
+    def among(self, channels: Sequence[int]) -> None:
+        """Say which channels `forward` will get: all that there are, or some of them."""
+        places = [channels.index(c) for c in self.channels]
+        self.everything = places == list(range(len(channels)))
+        self.index = torch.tensor(places, dtype=torch.int64)
 
     def corrected(self, before: Tensor, after: Tensor) -> Tensor:
         """Return the constrained channels (batch, len(channels), latitudes, longitudes)."""
@@ -58,7 +66,8 @@ class Constraint(nn.Module):
         Parameters
         ----------
         before, after
-            (batch, n_prognostic, latitudes, longitudes): the state, and the next one as the network has it.
+            (batch, channels, latitudes, longitudes): the state, of any floating dtype, and the next one as the
+            network has it; of the channels that `among` said, or of all.
 
         Returns
         -------
@@ -66,14 +75,13 @@ class Constraint(nn.Module):
             The constrained next state, and the root-mean-square correction of each channel, in physical units; None
             where it is not recorded.
         """
-        everything = self.channels == list(range(after.shape[1]))
-        mine = after if everything else after.index_select(1, self.index)
-        corrected = self.corrected(before if everything else before.index_select(1, self.index), mine)
+        mine = after if self.everything else after.index_select(1, self.index)
+        corrected = self.corrected(before if self.everything else before.index_select(1, self.index), mine)
         size = None
         if self.recording or not torch.is_grad_enabled():
             with torch.no_grad():
                 size = (corrected - mine).square().mean(dim=(0, 2, 3)).sqrt() * self.unit.to(after.dtype)
-        return corrected if everything else after.index_copy(1, self.index, corrected), size
+        return corrected if self.everything else after.index_copy(1, self.index, corrected), size
 
 
 class NonNegative(Constraint):
@@ -99,8 +107,9 @@ class _Mean(Constraint):
         self.register_buffer("areas", weights, persistent=False)
 
     def mean(self, fields: Tensor) -> Tensor:
-        """Area-weighted mean (batch, channel, 1, 1)."""
-        return (fields * self.areas.to(fields.dtype)).mean(dim=(2, 3), keepdim=True)
+        """Area-weighted mean (batch, channel, 1, 1), in float32 at least."""
+        dtype = torch.promote_types(fields.dtype, torch.float32)
+        return (fields.to(dtype) * self.areas.to(dtype)).mean(dim=(2, 3), keepdim=True)
 
 
 class ConserveMean(_Mean):
@@ -214,12 +223,10 @@ class ZonalFilter(Constraint):
         with np.errstate(over="ignore"):
             response = np.exp(-((k[None, :] / circles[:, None]) ** order))
         self.register_buffer("response", torch.tensor(response, dtype=torch.float32), persistent=False)
-        self.longitudes = longitudes
 
     def corrected(self, before: Tensor, after: Tensor) -> Tensor:
         """See `Constraint`."""
-        waves = torch.fft.rfft(after, dim=-1) * self.response.to(after.dtype)
-        return torch.fft.irfft(waves, n=self.longitudes, dim=-1)
+        return filter_zonally(after, self.response)
 
 
 class Constraints(nn.Module):
@@ -238,16 +245,44 @@ class Constraints(nn.Module):
         self.layers = nn.ModuleList(constraints)
         self.names = list(names)
         self._sizes: dict[str, Tensor] = {}
+        self._group()
+
+    def _group(self) -> None:
+        """Take constraints on some channels together: these are taken out of the state and put back once."""
+        everything = list(range(len(self.names)))
+        #: Name of the buffer of the channels, None for all, and the constraints.
+        self._groups: list[tuple[str | None, list[Constraint]]] = []
+        partial: list[Constraint] = []
+        for layer in [*self.layers, None]:
+            if layer is not None and layer.channels != everything:
+                partial.append(layer)
+                continue
+            if partial:
+                union = sorted({c for each in partial for c in each.channels})
+                name = f"group_{len(self._groups)}"
+                self.register_buffer(name, torch.tensor(union, dtype=torch.int64), persistent=False)
+                self._groups.append((name, partial))
+                for each in partial:
+                    each.among(union)
+                partial = []
+            if layer is not None:
+                layer.among(everything)
+                self._groups.append((None, [layer]))
 
     def __bool__(self) -> bool:
         return len(self.layers) > 0
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Apply all; see `Constraint.forward`."""
-        for layer in self.layers:
-            after, size = layer(before, after)
-            if size is not None:
-                self._sizes[layer.name] = size
+        for name, layers in self._groups:
+            index = None if name is None else getattr(self, name)
+            mine = after if index is None else after.index_select(1, index)
+            origin = before if index is None else before.index_select(1, index)
+            for layer in layers:
+                mine, size = layer(origin, mine)
+                if size is not None:
+                    self._sizes[layer.name] = size
+            after = mine if index is None else after.index_copy(1, index, mine)
         return after
 
     def record(self, on: bool) -> None:

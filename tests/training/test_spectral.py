@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,11 @@ from weathermill.errors import ParameterError
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.channels import Channel, ChannelTable
+from weathermill.training import spectral_powers
 from weathermill.training.losses import AreaWeightedLoss
 from weathermill.training.optimiser import OptimiserConfig
 from weathermill.training.spectral import SpectralTerm
+from weathermill.training.spectral_powers import powers
 from weathermill.training.step import StepConfig, TrainingStep
 
 AREAS = np.cos(np.deg2rad(np.linspace(80, -80, 9))) + 0.1
@@ -150,3 +154,35 @@ def test_faults():
         SpectralTerm(1.0, AREAS, np.arange(12) * 2.0)
     with pytest.raises(ParameterError, match="must be positive"):
         SpectralTerm(-1.0, AREAS, longitudes(12))
+
+
+@pytest.mark.parametrize("n", [12, 13])
+def test_the_gradient_of_powers_is_that_of_finite_differences(n):
+    x, y = fields(n, batch=1).requires_grad_(), fields(n, seed=1, batch=1)
+    rows = torch.linspace(0.1, 0.2, 9, dtype=torch.float64)[:, None]
+    multiplicity = torch.linspace(1, 2, n // 2 + 1, dtype=torch.float64)
+    multiplicity[1:-1] = 2.0
+    multiplicity[0], multiplicity[-1] = 1.0, 1.0 if n % 2 == 0 else 2.0
+    assert torch.autograd.gradcheck(lambda f: powers(f, y, rows, multiplicity), (x,))
+
+
+@pytest.mark.skipif(
+    not (os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available()),
+    reason="needs CUDA, or TRITON_INTERPRET=1 and Triton",
+)
+def test_triton_sums_powers_and_combines_waves():
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    triton = spectral_powers._triton()
+    d, t = (torch.randn(2, 3, 21, 70, 2, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
+    rows = torch.linspace(0.1, 0.5, 21)[:, None]
+    w = rows[..., None]
+    expected = torch.stack([(v * w).sum(2) for v in (d * d, d * (d + 2 * t), (d + t) ** 2, t * t)])
+    a, b = (torch.randn(2, 3, 70, generator=torch.Generator().manual_seed(k)) for k in (2, 3))
+    combined = w * (a[:, :, None, :, None] * d + b[:, :, None, :, None] * t)
+    sums = torch.full((4, 2, 3, 70, 2), torch.nan, device=device)
+    d, t, rows, a, b = (x.to(device) for x in (d, t, rows, a, b))
+    triton.power_sums(d, t, rows, sums)
+    torch.testing.assert_close(sums.cpu(), expected, rtol=1e-5, atol=1e-6)
+    waves = torch.full_like(d, torch.nan)
+    triton.combine(d, t, rows, a, b, waves)
+    torch.testing.assert_close(waves.cpu(), combined, rtol=1e-6, atol=1e-6)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from weathermill.errors import ParameterError
+from weathermill.training.spectral_powers import powers
 
 #: Power below this share of the field's total is taken for rounding, which a forecast need not imitate: rounding to
 #: float16 leaves about 1e-8.
@@ -97,7 +98,7 @@ class SpectralTerm(nn.Module):
         Parameters
         ----------
         prediction, target
-            (batch, channel, latitude, longitude); computed in float32 at least.
+            (batch, channel, latitude, longitude); computed in float32 at least. The gradient of `target` is not taken.
         mask
             Broadcastable, true where the target is known; elsewhere both fields count as zero, the mean.
         scale
@@ -113,25 +114,16 @@ class SpectralTerm(nn.Module):
         if mask is not None:
             zero = torch.zeros((), dtype=dtype, device=x.device)
             x, y = torch.where(mask, x, zero), torch.where(mask, y, zero)
-        if scale is not None:
-            x, y = x * scale.to(dtype), y * scale.to(dtype)
         term = self._excess(x, y).mean(dim=0)
+        if scale is not None:
+            term = term * scale.to(dtype).flatten().square()
         return self.weight * (term if self.chosen is None else term * self.chosen.to(dtype))
 
     def _excess(self, x: Tensor, y: Tensor) -> Tensor:
         """Sum of S - E over wavenumbers, (batch, channel), without a difference of nearly equal numbers."""
-        difference = torch.view_as_real(torch.fft.rfft(x - y, norm="forward"))
-        both = torch.view_as_real(torch.fft.rfft(x + y, norm="forward"))
-        error = self._power(difference, difference)
-        gain = self._power(difference, both)
-        p = self._power(both + difference, both + difference) / 4
-        q = self._power(both - difference, both - difference) / 4
+        error, gain, p, q = powers(x, y, self.rows, self.multiplicity)
         floor = FLOOR * q.detach().sum(dim=-1, keepdim=True) + torch.finfo(q.dtype).tiny
         p, q = p + floor, q + floor
         amplitude = (gain / (p.sqrt() + q.sqrt())).square()
         phase = (error - amplitude).clamp_min(0.0)
         return ((torch.maximum(p, q) / torch.minimum(p, q)).sqrt().sub(1.0) * phase).sum(dim=-1)
-
-    def _power(self, a: Tensor, b: Tensor) -> Tensor:
-        """Area mean of the cross power (batch, channel, wavenumber) of coefficients (..., latitude, wavenumber, 2)."""
-        return ((a * b).sum(dim=-1) * self.rows.to(a.dtype)).sum(dim=-2) * self.multiplicity.to(a.dtype)

@@ -66,9 +66,12 @@ class MissingValues(nn.Module):
                 f"The shares of missing values have shape {share.shape}; they should have {shape}."
             )
         self.register_buffer("share", torch.tensor(share, dtype=torch.float32))
-        allowed = torch.zeros((channels.n_dynamic, 1, 1), dtype=torch.bool)
-        allowed[self.channels] = True
-        self.register_buffer("allowed", allowed, persistent=False)
+        # Work is done on these channels alone, which are few.
+        predicted = [c for c in self.channels if c < self.n_prognostic]
+        self.register_buffer("index", torch.tensor(self.channels), persistent=False)
+        self.register_buffer("predicted", torch.tensor(predicted, dtype=torch.int64), persistent=False)
+        # Channels are in order, those that are predicted before forcings.
+        self._n_predicted = len(predicted)
 
     def __bool__(self) -> bool:
         return bool(self.channels)
@@ -87,25 +90,30 @@ class MissingValues(nn.Module):
             bool (batch, n_prognostic, latitudes, longitudes).
         """
         held = torch.zeros_like(state[:, : self.n_prognostic], dtype=torch.bool)
-        if self.tendencies:
-            held |= torch.isnan(state[:, : self.n_prognostic]) & self.allowed[: self.n_prognostic]
-        for share, channel in zip(self.share, self.channels, strict=True):
-            if channel < self.n_prognostic:
-                held[:, channel] |= share >= 1.0
-        return held
+        return held.index_copy(1, self.predicted, self._held(state))
+
+    def _held(self, state: Tensor) -> Tensor:
+        """Where there is no forecast, of the predicted channels that may be missing."""
+        never = self.share[: self._n_predicted] >= 1.0
+        if not self.tendencies:
+            return never.expand(state.shape[0], -1, -1, -1)
+        return torch.isnan(state.index_select(1, self.predicted)) | never
 
     def filled(self, state: Tensor, held: Tensor) -> Tensor:
         """Put the mean of the training period where there is no value, or where `held` says so.
 
         NaN in a channel that may not be missing stays, so that a network that has run wild is seen.
         """
-        extra = state.shape[1] - self.n_prognostic
-        gone = torch.isnan(state) & self.allowed | nn.functional.pad(held, (0, 0, 0, 0, 0, extra))
-        return torch.where(gone, _zero(state), state)
+        mine = state.index_select(1, self.index)
+        gone = torch.isnan(mine)
+        gone[:, : self._n_predicted] |= held.index_select(1, self.predicted)
+        return state.index_copy(1, self.index, torch.where(gone, _zero(mine), mine))
 
     def hold(self, prognostic: Tensor, held: Tensor) -> Tensor:
         """Put the mean of the training period where `held` says so."""
-        return torch.where(held, _zero(prognostic), prognostic)
+        mine = prognostic.index_select(1, self.predicted)
+        mine = torch.where(held.index_select(1, self.predicted), _zero(mine), mine)
+        return prognostic.index_copy(1, self.predicted, mine)
 
     def known(self, target: Tensor, held: Tensor) -> Tensor:
         """Say over which cells a loss is to be taken: where there is a true value and the forecast can have one.
@@ -113,16 +121,19 @@ class MissingValues(nn.Module):
         Parameters
         ----------
         target
-            (batch, n_prognostic, latitudes, longitudes), NaN where unknown.
+            (batch, n_prognostic, latitudes, longitudes), NaN where unknown; NaN in a channel that may not be missing is
+            taken for known, and seen in the loss.
         held
             From `held`, of the initial state.
 
         Returns
         -------
         torch.Tensor
-            bool, as `target`.
+            bool, of the shape of `target`.
         """
-        return ~(torch.isnan(target) | held)
+        unknown = torch.isnan(target.index_select(1, self.predicted)) | held.index_select(1, self.predicted)
+        known = torch.ones_like(held)
+        return known.index_copy(1, self.predicted, ~unknown)
 
     def unexpected(self, values: np.ndarray, names: Sequence[str]) -> dict[str, int]:
         """Count the values that are not finite where the training period always had one.

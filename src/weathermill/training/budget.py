@@ -109,7 +109,9 @@ def make_budget(
         budget = predicted(replace(step, checkpointing=True))
     # The margin is no reason to refuse: it is what the prediction may err by.
     if budget.ledger.reserved > free:
-        advice = advise(forecaster, config.batch_size, free, step, config.most_steps, config.rollout_loss)
+        advice = advise(
+            forecaster, config.batch_size, free, step, config.most_steps, config.rollout_loss, loss
+        )
         raise ResourceError(
             f"The training does not fit the device. {advice.text}",
             where=str(device),

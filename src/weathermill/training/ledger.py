@@ -34,6 +34,7 @@ def measure(
     rollout: int = 1,
     rollout_config: RolloutConfig | None = None,
     device: torch.device | str = "cuda",
+    loss: AreaWeightedLoss | None = None,
 ) -> Ledger:
     """Measure the memory of a training step on a CUDA device by a dry step on a copy.
 
@@ -48,6 +49,8 @@ def measure(
         See `predict`.
     device
         A CUDA device.
+    loss
+        What would be minimised; the mean square error when None.
 
     Returns
     -------
@@ -61,13 +64,15 @@ def measure(
     """
     device = torch.device(device)
     config = (step_config or StepConfig()).resolved(device)
-    predicted = predict_for(forecaster, batch, config, rollout, rollout_config)
+    predicted = predict_for(forecaster, batch, config, rollout, rollout_config, loss)
+    if loss is None:
+        loss = AreaWeightedLoss("mse", np.ones(forecaster.grid_shape[0]))
     with torch.random.fork_rng([device]):
         before = torch.cuda.memory_allocated(device)
         try:
             step = TrainingStep(
                 copy.deepcopy(forecaster),
-                AreaWeightedLoss("mse", np.ones(forecaster.grid_shape[0])),
+                copy.deepcopy(loss),
                 None,
                 replace(config, cuda_graph=False),
                 rollout_config,
@@ -109,9 +114,14 @@ def largest_batch(
     step_config: StepConfig | None = None,
     rollout: int = 1,
     rollout_config: RolloutConfig | None = None,
+    loss: AreaWeightedLoss | None = None,
 ) -> int:
     """Largest batch whose training step fits `budget` bytes of a CUDA device; 0 when none does."""
-    one, two = (predict_for(forecaster, b, step_config, rollout, rollout_config).reserved for b in (1, 2))
+
+    def needed(batch: int) -> int:
+        return predict_for(forecaster, batch, step_config, rollout, rollout_config, loss).reserved
+
+    one, two = (needed(b) for b in (1, 2))
     if one > budget:
         return 0
     # Images are proportional to the batch, but for rounding and the moment of the peak: begin near there, bisect.
@@ -119,11 +129,11 @@ def largest_batch(
     low, high = 1, 2 * guess + 1
     for middle in (guess, guess + 1):
         if low < middle < high:
-            fits = predict_for(forecaster, middle, step_config, rollout, rollout_config).reserved <= budget
+            fits = needed(middle) <= budget
             low, high = (middle, high) if fits else (low, middle)
     while high - low > 1:
         middle = (low + high) // 2
-        fits = predict_for(forecaster, middle, step_config, rollout, rollout_config).reserved <= budget
+        fits = needed(middle) <= budget
         low, high = (middle, high) if fits else (low, middle)
     return low
 
@@ -157,20 +167,21 @@ def advise(
     step_config: StepConfig | None = None,
     rollout: int = 1,
     rollout_config: RolloutConfig | None = None,
+    loss: AreaWeightedLoss | None = None,
 ) -> Advice:
     """Compare a training step with the memory there is, and say what would fit if it does not.
 
     Parameters
     ----------
-    forecaster, batch, step_config, rollout, rollout_config
-        What is asked for, see `predict`.
+    forecaster, batch, step_config, rollout, rollout_config, loss
+        What is asked for, see `predict_for`.
     budget
         Bytes free on the device.
     """
     config = (step_config or StepConfig()).resolved("cuda")
     rollout_config = rollout_config or RolloutConfig()
-    asked = predict_for(forecaster, batch, config, rollout, rollout_config)
-    most = largest_batch(forecaster, budget, config, rollout, rollout_config)
+    asked = predict_for(forecaster, batch, config, rollout, rollout_config, loss)
+    most = largest_batch(forecaster, budget, config, rollout, rollout_config, loss)
     size = f"{asked.reserved / 2**30:.1f} GiB of {budget / 2**30:.1f} GiB"
     if asked.reserved <= budget:
         return Advice(
@@ -178,7 +189,7 @@ def advise(
         )
 
     def fits(batch: int, config: StepConfig, rollout_config: RolloutConfig) -> bool:
-        return predict_for(forecaster, batch, config, rollout, rollout_config).reserved <= budget
+        return predict_for(forecaster, batch, config, rollout, rollout_config, loss).reserved <= budget
 
     options = []
     recomputed = replace(config, checkpointing=True)

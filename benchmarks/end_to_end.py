@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -47,11 +48,11 @@ def plain_loop(store: TensorStore, seconds: float, base: int, device: torch.devi
     }
 
 
-def our_loop(store: TensorStore, tier: str, batch: int, epochs: int, base: int, device: torch.device) -> dict:
+def our_loop(
+    store: TensorStore, tier: str, batch: int, epochs: int, model: ModelConfig, device: torch.device
+) -> dict:
     config = TrainConfig(epochs=epochs, batch_size=batch, feed=tier, step=StepConfig())
-    result = train(
-        store, ModelConfig(base_channels=base), config, None, NullTracker(), device=device, progress=False
-    )
+    result = train(store, model, config, None, NullTracker(), device=device, progress=False)
     # The first epoch compiles kernels and captures the graph.
     later = result.history[1:]
     record = {
@@ -73,9 +74,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--tiers", default="device,pinned,mapped")
+    parser.add_argument(
+        "--model",
+        type=json.loads,
+        default={},
+        help='as in {"zonal_filter": 8}; the published network when left out',
+    )
     parser.add_argument("--plain-seconds", type=float, default=5.0)
     a = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = ModelConfig(base_channels=a.base, **a.model)
     with tempfile.TemporaryDirectory() as folder:
         grid = parse_grid(a.grid)
         began = time.perf_counter()
@@ -84,11 +92,12 @@ def main() -> None:
             "benchmark": "end_to_end",
             "grid": a.grid,
             "device": device_name(device),
+            "model": " ".join(f"{name}={value}" for name, value in a.model.items()) or "published",
             "store_gib": store.nbytes / 2**30,
             "write_s": time.perf_counter() - began,
         }
         for tier in a.tiers.split(","):
-            emit(common | our_loop(store, tier, a.batch, a.epochs, a.base, device))
+            emit(common | our_loop(store, tier, a.batch, a.epochs, model, device))
         if a.plain_seconds:
             emit(common | plain_loop(store, a.plain_seconds, a.base, device))
 

@@ -37,11 +37,24 @@ from weathermill.tensors.store import TensorStore
 from weathermill.training import checkpoint as checkpoint_module
 from weathermill.training.checkpoint import CheckpointManager
 from weathermill.training.engine import TrainConfig, train
+from weathermill.training.rollout import RolloutConfig
 from weathermill.training.step import StepConfig
 from weathermill.training.tracker import RecordingTracker
 
 MEASURED = ("speed/", "feed/", "memory/")
 SAVE_EVERY = 5
+# What the plain case lacks: constraints, the spectral term, noise from a stream of its own, and a damped residual.
+GENERAL_MODEL = {
+    "residual": "damped_persistence",
+    "zonal_filter": 8,
+    "conserve_mean": ("field_0",),
+    "non_negative": ("field_1",),
+}
+GENERAL_TRAINING = {
+    "spectral_weight": 0.5,
+    "error_unit": "state",
+    "rollout_loss": RolloutConfig(noise_std=0.05, checkpoint_steps=True),
+}
 # A child that tells of no step for so long hangs; the first one on a machine may compile for a minute.
 PATIENCE = 180.0
 
@@ -77,8 +90,9 @@ def attempt(path: Path, folder: Path, a: argparse.Namespace, tell: int, slow_sav
 
     result = train(
         TensorStore(path),
-        ModelConfig(base_channels=a.base),
+        ModelConfig(base_channels=a.base, **(GENERAL_MODEL if a.general else {})),
         TrainConfig(
+            **(GENERAL_TRAINING if a.general else {}),
             epochs=a.epochs,
             batch_size=a.batch,
             learning_rate=1e-3,
@@ -285,6 +299,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--tier", default="mapped")
     parser.add_argument("--precision", default=None)
+    parser.add_argument(
+        "--general", action="store_true", help="with constraints, a spectral loss, noise and recomputed steps"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--small", action="store_true", help="sizes for a machine without a GPU")
     a = parser.parse_args()
@@ -330,6 +347,7 @@ def main() -> None:
     emit(
         {
             "benchmark": "resume",
+            "case": "general" if a.general else "plain",
             "kills": campaign.killed,
             "during_save": campaign.saving,
             "seconds": round(seconds, 1),

@@ -18,6 +18,10 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 SMALL, LARGE = "181x360", "721x1440"
+# What is computed beyond the published step, see step.py.
+GENERAL = ("damped", "filtered", "conserving", "spectral", "state-unit", "missing")
+# What the pipeline's own parameters add to the published network.
+PIPELINE = '{"residual": "damped_persistence", "zonal_filter": 8}'
 
 
 def cases(size: str) -> dict[str, list[list[str]]]:
@@ -31,6 +35,8 @@ def cases(size: str) -> dict[str, list[list[str]]]:
                     "ours:4",
                     "ours-zeros:4",
                     "ours-recomputed:4",
+                    "ours-filtered:4",
+                    "ours-spectral:4",
                     "--grid",
                     "33x64",
                     "--seconds",
@@ -56,34 +62,48 @@ def cases(size: str) -> dict[str, list[list[str]]]:
             "feed": [["--small"]],
             "ledger": [["--channels", "65"]],
             "checkpoint": [["--repeats", "2"]],
-            "resume": [["--small"]],
+            "resume": [["--small"], ["--small", "--general"]],
         }
     small = ["baseline:4", "ours:4", "ours:16", "ours:32", "ours:64", "ours-zeros:16", "ours-recomputed:16"]
     small += ["baseline:16", "baseline-fp32:4", "ours-clip-ema:16", "ours-tf32:16", "ours:4:4"]
+    general = [f"ours-{kind}:16" for kind in GENERAL]
     return {
         "step": [
             [*small, "--seconds", "2"],
+            ["baseline:4", "ours:16", *general, "--seconds", "2"],
             ["baseline:2", "ours:2", "ours:4", "ours:1", "--grid", LARGE, "--seconds", "2"],
         ],
         "end_to_end": [
             ["--grid", SMALL, "--batch", "16", "--times", "1025"],
+            [
+                "--grid",
+                SMALL,
+                "--batch",
+                "16",
+                "--times",
+                "1025",
+                "--plain-seconds",
+                "0",
+                "--model",
+                PIPELINE,
+            ],
             ["--grid", LARGE, "--batch", "2", "--times", "65", "--plain-seconds", "0"],
         ],
         "feed": [[]],
         "ledger": [["--grid", SMALL], ["--grid", LARGE]],
         "checkpoint": [[]],
-        "resume": [[]],
+        "resume": [[], ["--general"]],
     }
 
 
 COLUMNS = {
     "step": ("case", "grid", "batch", "rollout", "step_ms", "samples_per_second", "speedup", "tflops", "peak_gib", "whole_s"),
     "end_to_end": (
-        "case", "grid", "batch", "samples_per_second", "waiting_share", "starting_share", "copying_share",
+        "case", "model", "grid", "batch", "samples_per_second", "waiting_share", "starting_share", "copying_share",
         "first_epoch_s", "store_gib",
     ),
     "ledger": (
-        "grid", "batch", "rollout", "recompute", "precision", "predicted_mib", "measured_mib", "error", "fragmentation_mib",
+        "kind", "grid", "batch", "rollout", "recompute", "precision", "predicted_mib", "measured_mib", "error", "fragmentation_mib",
         "context_mib", "largest_batch",
     ),
     "checkpoint": ("mib", "loop_waits_ms", "on_disk_after_ms", "verify_and_read_ms"),
@@ -91,7 +111,7 @@ COLUMNS = {
         "case", "tier", "reader", "threads", "consecutive", "batch", "step_samples_per_second", "samples_per_second",
         "gbytes_per_second", "waiting_share", "copying_share", "loading_s", "different",
     ),
-    "resume": ("kills", "during_save", "steps", "tensors", "tensors_different", "metrics_different"),
+    "resume": ("case", "kills", "during_save", "steps", "tensors", "tensors_different", "metrics_different"),
 }  # fmt: skip
 
 

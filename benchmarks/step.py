@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import time
+from collections.abc import Callable
 
 import torch
 from baseline import BaselineStep
@@ -23,6 +24,7 @@ from common import (
     time_calls,
     unet_flops,
 )
+from torch.profiler import ProfilerActivity, profile
 
 from weathermill.models.registry import ModelConfig
 from weathermill.training.optimiser import OptimiserConfig
@@ -51,14 +53,23 @@ CASES = {
 
 
 def run(
-    case: str, grid: tuple[int, int], batch: int, channels: int, base: int, rollout: int, seconds: float
+    case: str,
+    grid: tuple[int, int],
+    batch: int,
+    channels: int,
+    base: int,
+    rollout: int,
+    seconds: float,
+    trace: int = 0,
 ) -> dict:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if case.startswith("baseline"):
         rows, columns = (-(-n // 8) * 8 for n in grid)
         step = BaselineStep(channels, rows, device, tf32=case == "baseline", base=base)
         pairs = [torch.randn(2, batch, channels, rows, columns, device=device) for _ in range(2)]
-        timing = time_calls(lambda i: step(*pairs[i % 2]), device, seconds)
+
+        def call(i: int) -> object:
+            return step(*pairs[i % 2])
     else:
         options = dict(CASES[case])
         config = ModelConfig(base_channels=base, **options.pop("model", {}))
@@ -78,7 +89,13 @@ def run(
         for window in windows:
             # A third of the globe, as of the sea-surface temperature.
             window[:, :, :missing, : grid[0] // 3] = float("nan")
-        timing = time_calls(lambda i: step(windows[i % 2]), device, seconds)
+
+        def call(i: int) -> object:
+            return step(windows[i % 2])
+
+    timing = time_calls(call, device, seconds)
+    if trace and device.type == "cuda":
+        print_kernels(call, trace)
     speed = batch / timing["median_s"]
     flops = unet_flops(channels, grid, base) * rollout
     record = {
@@ -101,6 +118,22 @@ def run(
     return record
 
 
+def print_kernels(call: Callable[[int], object], most: int, steps: int = 5) -> None:
+    """Print which kernels a step spends its time in."""
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for i in range(steps):
+            call(i)
+        torch.cuda.synchronize()
+    kernels = sorted(profiler.key_averages(), key=lambda k: -k.device_time_total)
+    total = sum(k.device_time_total for k in kernels)
+    print(f"{total / steps / 1e3:.2f} ms in kernels a step")
+    for kernel in kernels[:most]:
+        time_us, count = kernel.device_time_total / steps, kernel.count / steps
+        print(
+            f"{time_us / 1e3:8.3f} ms {100 * kernel.device_time_total / total:5.1f} % {count:6.1f} x {kernel.key[:110]}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -110,6 +143,9 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=65)
     parser.add_argument("--base", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument(
+        "--trace", type=int, default=0, metavar="N", help="print the N kernels that take longest"
+    )
     a = parser.parse_args()
     for text in a.cases:
         case, batch, *rest = text.split(":")
@@ -123,6 +159,7 @@ def main() -> None:
                 a.base,
                 int(rest[0]) if rest else 1,
                 a.seconds,
+                a.trace,
             )
         except (RuntimeError, KeyError) as error:
             record = {"benchmark": "step", "case": text, "grid": a.grid, "failed": str(error).splitlines()[0]}

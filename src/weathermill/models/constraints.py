@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from weathermill.errors import ModelError
 from weathermill.models.spectrum import filter_zonally
+from weathermill.models.subset import on_channels, take_channels
 
 if TYPE_CHECKING:
     from weathermill.models.forecaster import Forecaster
@@ -43,8 +44,6 @@ class Constraint(nn.Module):
         super().__init__()
         self.name = name
         self.channels = list(channels)
-        #: Whether corrections are measured in training too; else without gradients alone, as that reads all again.
-        self.recording = False
         self.register_buffer("unit", torch.tensor(unit, dtype=torch.float32), persistent=False)
         # On the device beforehand: a CUDA graph cannot take what lies in the host's memory.
         self.register_buffer("index", torch.tensor(self.channels, dtype=torch.int64), persistent=False)
@@ -60,7 +59,7 @@ class Constraint(nn.Module):
         """Return the constrained channels (batch, len(channels), latitudes, longitudes)."""
         raise NotImplementedError
 
-    def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, before: Tensor, after: Tensor, measure: bool = True) -> tuple[Tensor, Tensor | None]:
         """Apply the constraint.
 
         Parameters
@@ -68,17 +67,19 @@ class Constraint(nn.Module):
         before, after
             (batch, channels, latitudes, longitudes): the state, of any floating dtype, and the next one as the
             network has it; of the channels that `among` said, or of all.
+        measure
+            Whether to say how large corrections were, which reads all again.
 
         Returns
         -------
         tuple
             The constrained next state, and the root-mean-square correction of each channel, in physical units; None
-            where it is not recorded.
+            where it was not measured.
         """
         mine = after if self.everything else after.index_select(1, self.index)
         corrected = self.corrected(before if self.everything else before.index_select(1, self.index), mine)
         size = None
-        if self.recording or not torch.is_grad_enabled():
+        if measure:
             with torch.no_grad():
                 size = (corrected - mine).square().mean(dim=(0, 2, 3)).sqrt() * self.unit.to(after.dtype)
         return corrected if self.everything else after.index_copy(1, self.index, corrected), size
@@ -244,6 +245,8 @@ class Constraints(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(constraints)
         self.names = list(names)
+        #: Whether corrections are measured in training too; else without gradients alone.
+        self.recording = False
         self._sizes: dict[str, Tensor] = {}
         self._group()
 
@@ -274,21 +277,30 @@ class Constraints(nn.Module):
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Apply all; see `Constraint.forward`."""
+        measure = self.recording or not torch.is_grad_enabled()
         for name, layers in self._groups:
-            index = None if name is None else getattr(self, name)
-            mine = after if index is None else after.index_select(1, index)
-            origin = before if index is None else before.index_select(1, index)
-            for layer in layers:
-                mine, size = layer(origin, mine)
-                if size is not None:
-                    self._sizes[layer.name] = size
-            after = mine if index is None else after.index_copy(1, index, mine)
+            if name is None:
+                after = self._constrain(layers, before, after, measure)
+                continue
+            index = getattr(self, name)
+
+            def change(mine: Tensor, origin: Tensor, layers: list[Constraint] = layers) -> Tensor:
+                # With gradients it is called for these alone, a second time.
+                return self._constrain(layers, origin, mine, measure and not torch.is_grad_enabled())
+
+            after = on_channels(change, after, index, take_channels(before, index))
+        return after
+
+    def _constrain(self, layers: list[Constraint], before: Tensor, after: Tensor, measure: bool) -> Tensor:
+        for layer in layers:
+            after, size = layer(before, after, measure)
+            if size is not None:
+                self._sizes[layer.name] = size
         return after
 
     def record(self, on: bool) -> None:
         """Measure corrections in training too, not without gradients alone."""
-        for layer in self.layers:
-            layer.recording = on
+        self.recording = on
 
     def corrections(self) -> dict[str, float]:
         """Root-mean-square corrections of the last recorded step, in physical units: ``{"non_negative/specific_humidity_500": …}``.

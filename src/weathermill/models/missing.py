@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from weathermill.errors import ModelError
+from weathermill.models.subset import on_channels
 from weathermill.tensors.channels import ChannelTable
 
 
@@ -104,16 +105,22 @@ class MissingValues(nn.Module):
 
         NaN in a channel that may not be missing stays, so that a network that has run wild is seen.
         """
-        mine = state.index_select(1, self.index)
-        gone = torch.isnan(mine)
-        gone[:, : self._n_predicted] |= held.index_select(1, self.predicted)
-        return state.index_copy(1, self.index, torch.where(gone, _zero(mine), mine))
+
+        def change(mine: Tensor, held: Tensor) -> Tensor:
+            gone = torch.isnan(mine)
+            gone[:, : self._n_predicted] |= held
+            return torch.where(gone, _zero(mine), mine)
+
+        return on_channels(change, state, self.index, held.index_select(1, self.predicted))
 
     def hold(self, prognostic: Tensor, held: Tensor) -> Tensor:
         """Put the mean of the training period where `held` says so."""
-        mine = prognostic.index_select(1, self.predicted)
-        mine = torch.where(held.index_select(1, self.predicted), _zero(mine), mine)
-        return prognostic.index_copy(1, self.predicted, mine)
+        return on_channels(
+            lambda mine, held: torch.where(held, _zero(mine), mine),
+            prognostic,
+            self.predicted,
+            held.index_select(1, self.predicted),
+        )
 
     def known(self, target: Tensor, held: Tensor) -> Tensor:
         """Say over which cells a loss is to be taken: where there is a true value and the forecast can have one.

@@ -13,6 +13,7 @@ from weathermill.tensors.channels import Channel, ChannelTable
 from weathermill.training.ledger import advise, largest_batch, measure, predict, predict_for
 from weathermill.training.losses import AreaWeightedLoss
 from weathermill.training.rollout import RolloutConfig
+from weathermill.training.spectral import SpectralTerm
 from weathermill.training.step import StepConfig, TrainingStep
 
 REFERENCE = ModelConfig()
@@ -139,6 +140,28 @@ def test_prediction_is_within_five_percent_of_a_dry_step(rollout, recompute):
     ledger = measure(model, 8, StepConfig(checkpointing=recompute), rollout)
     assert abs(ledger.parts["unexplained"]) < 0.05 * ledger.total
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rollout", [1, 2])
+@pytest.mark.parametrize("spectral", [False, True])
+def test_prediction_holds_for_constraints_and_the_spectral_term(rollout, spectral):
+    areas, longitude = np.ones(181), np.arange(360.0)
+    term = SpectralTerm(0.5, areas, longitude) if spectral else None
+    loss = AreaWeightedLoss("mse", areas, spectral=term)
+    config = {} if spectral else {"zonal_filter": 8, "conserve_mean": ("c0",), "non_negative": ("c1",)}
+    ledger = measure(forecaster(**config), 8, StepConfig(), rollout, loss=loss)
+    assert abs(ledger.parts["unexplained"]) < 0.05 * ledger.total
+
+
+def test_the_spectral_term_counts():
+    model, areas = forecaster(), np.ones(181)
+    loss = AreaWeightedLoss("mse", areas, spectral=SpectralTerm(0.5, areas, np.arange(360.0)))
+    plain, spectral = (predict_for(model, 4, loss=each).total for each in (None, loss))
+    # Waves of the difference and of the truth are kept for the gradient: complex64, 181 of each circle.
+    assert spectral - plain > 2 * 4 * 65 * 181 * 181 * 8
+    assert largest_batch(model, 8 * 2**30, loss=loss) < largest_batch(model, 8 * 2**30)
+    assert not advise(model, 16, plain * 2, loss=loss).fits
 
 
 @pytest.mark.gpu

@@ -170,8 +170,11 @@ def test_resident_tier_that_does_not_fit_says_what_would(gappy, monkeypatch):
         make_feed(gappy, "train", 1, 4, "cpu", "pinned")
 
 
-def test_small_split_gives_its_only_batch(gappy):
+def test_small_split_gives_its_only_batch_and_says_so(gappy, caplog):
+    with make_feed(gappy, "validation", 1, 8, "cpu"):
+        assert not caplog.records
     with make_feed(gappy, "validation", 1, 100, "cpu") as feed:
+        assert "has 8 windows of 1 steps, fewer than a batch of 100" in caplog.text
         assert [len(batch.starts) for batch in feed.epoch()] == [8]
 
 

@@ -7,6 +7,7 @@ while copying float32 would cost twice the bandwidth.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from weathermill.training.memory import available_device_memory, available_host_
 from weathermill.training.prefetch import READERS, MappedReader
 from weathermill.training.resident import DeviceTier, PinnedTier, RunIndex
 from weathermill.training.sampling import Sampling
+
+logger = logging.getLogger(__name__)
 
 TIERS = ("auto", "device", "pinned", "mapped")
 
@@ -273,6 +276,16 @@ def make_feed(
         drop_last = shuffle and sum(max(0, b - a - steps) for a, b in runs) >= batch_size * world_size
     sampling = Sampling(runs, batch_size, shuffle, seed, drop_last, consecutive, rank, world_size)
     sampling.epoch(0, steps, sampling.batches(steps))
+    windows = sampling.windows(steps)
+    if shuffle and windows < batch_size * world_size:
+        logger.warning(
+            "The split %s has %d windows of %d steps, fewer than a batch of %d: batches are of %d.",
+            split,
+            windows,
+            steps,
+            batch_size * world_size,
+            windows,
+        )
     nbytes = sum(stop - start for start, stop in runs) * store.state_nbytes
     if tier == "auto":
         tier, reason = choose_tier(nbytes, device, device_budget, host_budget)

@@ -23,6 +23,7 @@ from weathermill.models.triton_halo import planes
 from weathermill.models.triton_launch import launch, spread
 from weathermill.models.triton_sums import sum_partials
 from weathermill.training.losses import KINDS, AreaWeightedLoss
+from weathermill.training.triton_measures import area_strides, areas_of, measure_of, slope_of
 
 PROGRAMS = 1056
 
@@ -76,14 +77,8 @@ def _measure_kernel(
             output_ptr, state_ptr, target_ptr, offset_ptr, ratio, kept, factor, b, p, c, cell, mask, within,
             s_b, t_b, S_C, T_C, S_UNIT, T_UNIT, CHANNELS, H * W, TENDENCY, DAMPED,
         )  # fmt: skip
-        area = tl.load(area_ptr + (p // W) * a_i + (p % W) * a_j, mask=p < H * W, other=0.0)
-        if MEASURE == 0:
-            value = error * error
-        elif MEASURE == 1:
-            value = tl.abs(error)
-        else:
-            size = tl.abs(error)
-            value = tl.where(size <= delta, 0.5 * error * error, delta * (size - 0.5 * delta))
+        area = areas_of(area_ptr, p, a_i, a_j, p < H * W, W)
+        value = measure_of(error, delta, MEASURE)
         total += tl.where(mask, value * area[None, :], 0.0)
         if NEXT:
             place = next_ptr + (b * n + c[:, None]) * (H * W) + p[None, :]
@@ -113,14 +108,9 @@ def _measure_backward_kernel(
         output_ptr, state_ptr, target_ptr, offset_ptr, ratio, kept, factor, b, p, c, cell, mask, p < H * W,
         s_b, t_b, S_C, T_C, S_UNIT, T_UNIT, CHANNELS, H * W, TENDENCY, DAMPED,
     )  # fmt: skip
-    area = tl.load(area_ptr + (p // W) * a_i + (p % W) * a_j, mask=p < H * W, other=0.0) * share
+    area = areas_of(area_ptr, p, a_i, a_j, p < H * W, W) * share
     weight = tl.load(dper_ptr + c, mask=c < n, other=0.0)
-    if MEASURE == 0:
-        slope = 2.0 * error
-    elif MEASURE == 1:
-        slope = tl.where(error > 0.0, 1.0, tl.where(error < 0.0, -1.0, 0.0))
-    else:
-        slope = tl.minimum(tl.maximum(error, -delta), delta)
+    slope = slope_of(error, delta, MEASURE)
     gradient = slope * (weight * factor)[:, None] * area[None, :]
     if NEXT:
         dnext = tl.load(dnext_ptr + (b * n + c[:, None]) * (H * W) + p[None, :], mask=mask, other=0.0)
@@ -143,12 +133,6 @@ def _constants(state: Tensor, target: Tensor, channels: int, forecaster: Forecas
         forecaster.residual.damped, KINDS.index(loss.kind),
     )  # fmt: skip
     return state, target, (s_b, t_b), constants
-
-
-def area_strides(loss: AreaWeightedLoss) -> tuple[int, int]:
-    """Strides along latitude and longitude of area weights that may hold for whole circles."""
-    areas = loss.area_weights
-    return tuple(0 if size == 1 else stride for size, stride in zip(areas.shape, areas.stride(), strict=True))
 
 
 def measure(

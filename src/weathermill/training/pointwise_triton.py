@@ -11,6 +11,7 @@ from weathermill.models.triton_halo import planes
 from weathermill.models.triton_launch import launch, spread
 from weathermill.models.triton_sums import sum_pairs
 from weathermill.training.losses import KINDS, AreaWeightedLoss
+from weathermill.training.triton_measures import area_strides, areas_of, measure_of, slope_of
 
 BLOCK_P = 1024
 PROGRAMS = 2112
@@ -54,14 +55,8 @@ def _pointwise_kernel(
             prediction_ptr, target_ptr, mask_ptr, scale, b, c, p, (p < H * W) & (b < batch), x_b, t_b, m_b,
             X_C, T_C, M_C, X_UNIT, T_UNIT, M_UNIT, MASKED,
         )  # fmt: skip
-        area = tl.load(area_ptr + (p // W) * a_i + (p % W) * a_j, mask=p < H * W, other=0.0)
-        if MEASURE == 0:
-            value = error * error
-        elif MEASURE == 1:
-            value = tl.abs(error)
-        else:
-            size = tl.abs(error)
-            value = tl.where(size <= delta, 0.5 * error * error, delta * (size - 0.5 * delta))
+        area = areas_of(area_ptr, p, a_i, a_j, p < H * W, W)
+        value = measure_of(error, delta, MEASURE)
         total += value * area
         cells += tl.where(known, area, 0.0)
     place = partial_ptr + tl.program_id(0) * 2 * n + c
@@ -88,13 +83,8 @@ def _pointwise_backward_kernel(
         prediction_ptr, target_ptr, mask_ptr, scale, b, c, p, within, x_b, t_b, m_b,
         X_C, T_C, M_C, X_UNIT, T_UNIT, M_UNIT, MASKED,
     )  # fmt: skip
-    if MEASURE == 0:
-        slope = 2.0 * error
-    elif MEASURE == 1:
-        slope = tl.where(error > 0.0, 1.0, tl.where(error < 0.0, -1.0, 0.0))
-    else:
-        slope = tl.minimum(tl.maximum(error, -delta), delta)
-    area = tl.load(area_ptr + (p // W) * a_i + (p % W) * a_j, mask=within, other=0.0)
+    slope = slope_of(error, delta, MEASURE)
+    area = areas_of(area_ptr, p, a_i, a_j, within, W)
     # An unknown cell's error is zero, and so is its slope.
     gradient = slope * (tl.load(weight_ptr + c) * scale) * area
     tl.store(gradient_ptr + (b * n + c) * (H * W) + p, gradient, mask=within)
@@ -107,14 +97,12 @@ def _arguments(
     x, x_b, x_c, x_unit = planes(prediction)
     t, t_b, t_c, t_unit = planes(target)
     m, m_b, m_c, m_unit = (x, 0, 0, 1) if mask is None else planes(mask.contiguous().view(torch.uint8))
-    areas = loss.area_weights
-    a_i, a_j = (0 if size == 1 else stride for size, stride in zip(areas.shape, areas.stride(), strict=True))
-    tensors = (x, t, m, x if scale is None else scale, areas)
+    tensors = (x, t, m, x if scale is None else scale, loss.area_weights)
     constants = (
         x_c, t_c, m_c, x_unit, t_unit, m_unit, mask is not None, scale is not None, *prediction.shape[2:],
         KINDS.index(loss.kind), BLOCK_P,
     )  # fmt: skip
-    return tensors, (x_b, t_b, m_b, a_i, a_j, loss.delta), constants
+    return tensors, (x_b, t_b, m_b, *area_strides(loss), loss.delta), constants
 
 
 def pointwise(

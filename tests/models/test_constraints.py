@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from weathermill.errors import ModelError
-from weathermill.models.constraints import _areas
+from weathermill.models.constraint_choice import _areas
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.channels import Channel, ChannelTable

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from weathermill.errors import ModelError
 from weathermill.models.advance import advance_padded
-from weathermill.models.constraints import make_constraints
+from weathermill.models.constraint_choice import make_constraints
 from weathermill.models.files import CONFIG_FILE, read_model, write_model
 from weathermill.models.missing import MissingValues
 from weathermill.models.registry import ModelConfig, build_network

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from weathermill.errors import CheckpointError, ParameterError
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.kernels import triton_kernels
+from weathermill.training.backends import products
 from weathermill.training.losses import AreaWeightedLoss
 from weathermill.training.optimiser import (
     MOMENTS,
@@ -194,7 +194,7 @@ class TrainingStep:
         if self.rollout.noise_std:
             window = self._with_noise(window)
         if not self.config.cuda_graph:
-            with self._backends():
+            with products(self.device, self.config.precision, self.config.deterministic):
                 return self._train(window)
         key = (tuple(window.shape), window.dtype, self.rollout)
         if key not in self._graphs:
@@ -209,7 +209,7 @@ class TrainingStep:
         """Loss of a batch in evaluation mode, without noise; weights stay."""
         self._check(window)
         self.forecaster.eval()
-        with self._backends(), self._autocast():
+        with products(self.device, self.config.precision, self.config.deterministic), self._autocast():
             terms = rollout_loss(
                 self.forecaster, self.loss, window, replace(self.rollout, push_forward=False)
             )
@@ -328,7 +328,7 @@ class TrainingStep:
         before = {name: tensor.to("cpu", copy=True) for name, tensor in self.state_dict().items()}
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
-        with self._backends():
+        with products(self.device, self.config.precision, self.config.deterministic):
             self._compile_kernels(static_window)
             with torch.cuda.stream(stream):
                 for _ in range(_WARM_UP_STEPS):
@@ -368,28 +368,6 @@ class TrainingStep:
         window = window.to(torch.float32, copy=True)
         window[:, 0, :n].add_(noise, alpha=self.rollout.noise_std)
         return window
-
-    @contextlib.contextmanager
-    def _backends(self) -> Iterator[None]:
-        """Tensor-core and determinism switches of this step, inside only."""
-        if self.device.type != "cuda":
-            yield
-            return
-        fast = self.config.precision != "fp32"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            matmul = torch.backends.cuda.matmul.allow_tf32
-            torch.backends.cuda.matmul.allow_tf32 = fast
-            try:
-                with torch.backends.cudnn.flags(
-                    enabled=True,
-                    benchmark=not self.config.deterministic,
-                    deterministic=self.config.deterministic,
-                    allow_tf32=fast,
-                ):
-                    yield
-            finally:
-                torch.backends.cuda.matmul.allow_tf32 = matmul
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         dtype = _AUTOCAST.get(self.config.precision)

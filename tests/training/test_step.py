@@ -267,6 +267,18 @@ def test_noise_comes_from_its_own_generator_and_moves_the_initial_state_only():
         make(rollout=rollout)(window())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_noise_keeps_the_window_s_precision_and_leaves_forcings_and_targets_alone(dtype):
+    step = make(rollout=RolloutConfig(noise_std=0.1), generator=torch.Generator().manual_seed(5))
+    step.forecaster.n_prognostic = 3
+    batch = window(64, dtype=dtype)
+    noisy = batch.clone()
+    step._add_noise(noisy)
+    assert noisy.dtype == dtype
+    assert torch.equal(noisy[:, 1:], batch[:, 1:]) and torch.equal(noisy[:, 0, 3:], batch[:, 0, 3:])
+    assert float((noisy - batch).float()[:, 0, :3].std()) == pytest.approx(0.1, rel=0.02)
+
+
 def test_evaluation_changes_nothing():
     step = make(ema_decay=0.9)
     before = {k: v.clone() for k, v in step.state_dict().items()}

@@ -96,6 +96,14 @@ class Ledger:
         lines = [f"{name:<{width}}  {size / 2**20:>12,.1f} MiB" for name, size in rows]
         return "\n".join([head, *lines])
 
+    def csv(self) -> str:
+        """Table of part, MiB and share of what is needed on the device, for spreadsheets and trackers."""
+        rows = [*self.parts.items(), ("fragmentation", self.fragmentation), ("CUDA context", self.context)]
+        lines = [f'"{name}",{size / 2**20:.3f},{size / self.reserved:.4f}' for name, size in rows]
+        return "\n".join(
+            ["part,MiB,share", *lines, f"needed on the device,{self.reserved / 2**20:.3f},1.0000", ""]
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready dictionary."""
         return {
@@ -234,7 +242,8 @@ def predict_for(
         "buffers": sum(b.numel() * b.element_size() for b in forecaster.buffers()),
         "optimiser": 8 * trained,
         "average": 4 * trained if config.ema_decay is not None else 0,
-        "window": _bytes(window) * (2 if config.cuda_graph else 1),
+        # With graphs, and with noise, the step works on a copy.
+        "window": _bytes(window) * (2 if config.cuda_graph or step.rollout.noise_std else 1),
     }
     images = {k: v for k, v in accountant.at_peak.items() if k not in fixed}
     gradients = images.pop("gradients", 0)
@@ -245,10 +254,11 @@ def predict_for(
         **dict(sorted(images.items())),
         "workspace": workspace,
     }
-    dynamic = sum(images.values())
-    return Ledger(
-        parts, int(FRAGMENTATION * dynamic), batch, tuple(forecaster.grid_shape), rollout, measured=False
-    )
+    held = int(FRAGMENTATION * sum(images.values()))
+    if step.rollout.noise_std:
+        # Drawn before the step, in float32; the allocator keeps the room.
+        held += 4 * batch * forecaster.n_prognostic * forecaster.grid_shape[0] * forecaster.grid_shape[1]
+    return Ledger(parts, held, batch, tuple(forecaster.grid_shape), rollout, measured=False)
 
 
 def _convolution_workspace(forecaster: Forecaster) -> int:

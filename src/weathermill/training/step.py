@@ -191,9 +191,10 @@ class TrainingStep:
         """
         self._check(window)
         self.forecaster.train()
-        if self.rollout.noise_std:
-            window = self._with_noise(window)
         if not self.config.cuda_graph:
+            if self.rollout.noise_std:
+                window = window.clone()
+                self._add_noise(window)
             with products(self.device, self.config.precision, self.config.deterministic):
                 return self._train(window)
         key = (tuple(window.shape), window.dtype, self.rollout)
@@ -201,6 +202,8 @@ class TrainingStep:
             self._graphs[key] = self._capture(window)
         graph, static_window, result = self._graphs[key]
         static_window.copy_(window, non_blocking=True)
+        if self.rollout.noise_std:
+            self._add_noise(static_window)
         graph.replay()
         return result
 
@@ -358,16 +361,15 @@ class TrainingStep:
             logger.debug("Kernels could not be compiled ahead.", exc_info=True)
         torch.cuda.synchronize(self.device)
 
-    def _with_noise(self, window: Tensor) -> Tensor:
+    def _add_noise(self, window: Tensor) -> None:
+        """Add noise to the initial state, in place and in the window's precision: a wider one would double it."""
         if self.noise_generator is None:
             raise ParameterError("Noise on initial states needs the training step's noise_generator.")
-        n = self.forecaster.n_prognostic
+        initial = window[:, 0, : self.forecaster.n_prognostic]
         noise = torch.randn(
-            window[:, 0, :n].shape, generator=self.noise_generator, device=window.device, dtype=torch.float32
+            initial.shape, generator=self.noise_generator, device=window.device, dtype=torch.float32
         )
-        window = window.to(torch.float32, copy=True)
-        window[:, 0, :n].add_(noise, alpha=self.rollout.noise_std)
-        return window
+        initial.add_(noise, alpha=self.rollout.noise_std)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         dtype = _AUTOCAST.get(self.config.precision)

@@ -219,6 +219,7 @@ class TrainParameters(_Parameters):
     patience: int | None = Field(None, ge=1)
     skip_spikes: float | None = Field(None, gt=1)
     deterministic: bool = False
+    dry_step: bool = False
     resume: bool = False
 
 

@@ -148,6 +148,9 @@ def test_the_run_is_in_mlflow(run):
     assert run["params.regrid.target"] == "15x30_poles"
     assert run["metrics.rmse/geopotential_500/24h"] > 0
     assert run["metrics.train/loss"] > 0
+    assert run["metrics.memory/predicted_gib"] > 0
+    ledger = {entry.path for entry in mlflow.MlflowClient().list_artifacts(run["run_id"], "memory")}
+    assert ledger == {f"memory/ledger.{suffix}" for suffix in ("csv", "json", "png", "txt")}
     assert "tags.mlflow.source.git.commit" not in run or len(run["tags.mlflow.source.git.commit"]) == 40
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +11,13 @@ from weathermill.errors import ParameterError, ResourceError
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig
 from weathermill.training import budget as module
-from weathermill.training.budget import make_budget
+from weathermill.training.budget import log_ledger, make_budget
 from weathermill.training.config import TrainConfig
+from weathermill.training.prediction import predict_for
+from weathermill.training.rollout import RolloutConfig
 from weathermill.training.step import StepConfig
 from weathermill.training.tracker import RecordingTracker
+from weathermill.training.trainer import Trainer
 
 CUDA = torch.device("cuda", 0)
 
@@ -62,9 +67,51 @@ def test_auto_recomputes_only_where_needed(case):
 
 def test_the_ledger_goes_on_record(case, tmp_path):
     tracker = RecordingTracker(tmp_path / "run")
-    budget = case(8 * 2**30)
-    budget.log(tracker)
-    assert tracker.rows() == [(0, {"memory/predicted_gib": budget.ledger.total / 2**30})]
+    ledger = case(8 * 2**30).ledger
+    dry = replace(ledger, parts={**ledger.parts, "unexplained": 2**20}, measured=True)
+    log_ledger(ledger, tracker, dry)
+    recorded = {"memory/predicted_gib": ledger.total / 2**30, "memory/dry_step_gib": dry.total / 2**30}
+    assert tracker.rows() == [(0, recorded)]
     folder = tmp_path / "run/artifacts/memory"
-    assert json.loads((folder / "ledger.json").read_text())["batch"] == 64
-    assert "optimiser" in (folder / "ledger.txt").read_text()
+    record = json.loads((folder / "ledger.json").read_text())
+    assert record["batch"] == 64 and record["dry_step"]["parts"]["unexplained"] == 2**20
+    text = (folder / "ledger.txt").read_text()
+    assert "optimiser" in text and "measured: batch 64" in text
+    rows = list(csv.DictReader((folder / "ledger.csv").open()))
+    assert {row["part"] for row in rows} > set(ledger.parts)
+    sizes = [float(row["MiB"]) for row in rows]
+    assert sum(sizes[:-1]) == pytest.approx(sizes[-1], abs=0.1)
+    assert sizes[-1] == pytest.approx(ledger.reserved / 2**20, abs=1e-3)
+
+
+def test_a_fresh_training_reports_its_ledger_and_a_resumed_one_does_not(store, tmp_path, case):
+    told = []
+    for resume in (False, True):
+        tracker = RecordingTracker(tmp_path / f"run-{resume}")
+        trainer = Trainer(
+            store, ModelConfig(base_channels=4, depth=1), TrainConfig(), None, tracker, torch.device("cpu")
+        )
+        trainer.budget = case(8 * 2**30)
+        trainer.start(resume, lambda ledger, measured: told.append((ledger, measured)))
+        trainer.close()
+        assert (tmp_path / f"run-{resume}/artifacts/memory/ledger.csv").exists() != resume
+    assert told == [(trainer.budget.ledger, None)]
+
+
+def test_a_dry_step_is_taken_where_asked_for(case, monkeypatch):
+    taken = []
+
+    def dry(forecaster, batch, step, rollout, rollout_config, device, loss):
+        taken.append((batch, rollout, device))
+        return replace(predict_for(forecaster, batch, step, rollout, rollout_config, loss), measured=True)
+
+    monkeypatch.setattr(module, "measure", dry)
+    assert case(8 * 2**30).measured is None and not taken
+    assert case(8 * 2**30, dry_step=True, rollout=(1, 2)).measured.measured
+    assert taken == [(64, 2, CUDA)]
+
+
+def test_room_for_noise_is_kept_beyond_the_peak(case):
+    plain, noisy = case(8 * 2**30), case(8 * 2**30, rollout_loss=RolloutConfig(noise_std=0.1))
+    assert noisy.ledger.total == plain.ledger.total
+    assert noisy.ledger.fragmentation - plain.ledger.fragmentation == 64 * 2 * 48 * 96 * 4

@@ -21,7 +21,9 @@ from weathermill.incremental.records import Record, fault_of, read_record, store
 from weathermill.parameters import validate_parameters
 
 #: Parameters that say how to go about the work, not what comes out.
-WITHOUT_EFFECT = {"train": {"resume", "feed", "device", "keep_checkpoints", "checkpoint_every_steps"}}
+WITHOUT_EFFECT = {
+    "train": {"resume", "feed", "device", "keep_checkpoints", "checkpoint_every_steps", "dry_step"}
+}
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,10 @@ class UNet(nn.Module):
             dtype = torch.get_autocast_dtype(device)
         static = x.new_zeros((0, *x.shape[2:])) if static is None else static
         self.static_channels = static.shape[0]
-        return fused.run(self, x, static, dtype)
+        output = fused.run(self, x, static, dtype)
+        if self.observer is not None:
+            self.observer("next state and loss")
+        return output
 
     def _run(self, block: Block, x: Tensor) -> Tensor:
         if self.checkpoint_blocks and self.training and torch.is_grad_enabled():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,16 +15,21 @@ from weathermill.errors import ResourceError
 from weathermill.models.forecaster import Forecaster
 from weathermill.tensors.store import TensorStore
 from weathermill.training.config import TrainConfig
-from weathermill.training.ledger import Ledger, advise, predict_for
+from weathermill.training.ledger import Ledger, advise, measure, predict_for
 from weathermill.training.losses import AreaWeightedLoss
 from weathermill.training.memory import available_device_memory
 from weathermill.training.step import StepConfig
 from weathermill.training.tracker import Tracker
 
+logger = logging.getLogger(__name__)
+
 # Left free beyond the prediction, as a share of it: the ledger is good to some percent.
 _MARGIN = 0.1
 # Batches that the feed holds on the device at any time, see `prefetch` and `resident`.
 _FEED_BATCHES = 3
+
+#: Takes the ledger that is predicted, and a dry step's where there was one.
+MemoryReport = Callable[[Ledger, Ledger | None], None]
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,14 @@ class Budget:
         The step's configuration, with recomputation switched on where that was left to the ledger.
     window_bytes
         Size of one batch as stored.
+    measured
+        A dry step's ledger, where one was asked for.
     """
 
     ledger: Ledger
     step: StepConfig
     window_bytes: int
+    measured: Ledger | None = None
 
     @property
     def needed(self) -> int:
@@ -52,15 +62,36 @@ class Budget:
         """Bytes that a resident split may take, of what is free now, while the step's are not taken yet."""
         return max(0, available_device_memory(device) - self.needed)
 
-    def log(self, tracker: Tracker) -> None:
-        """Put the ledger on record: its total as a metric, and its parts as a text and a JSON artefact."""
-        tracker.log_metrics({"memory/predicted_gib": self.ledger.total / 2**30}, 0)
-        with tempfile.TemporaryDirectory() as folder:
-            text, data = Path(folder) / "ledger.txt", Path(folder) / "ledger.json"
-            text.write_text(self.ledger.table() + "\n")
-            data.write_text(json.dumps(self.ledger.to_dict(), indent=1))
-            for path in (text, data):
-                tracker.log_artifact(path, "memory")
+
+def log_ledger(ledger: Ledger, tracker: Tracker, measured: Ledger | None = None) -> None:
+    """Put a ledger on record: its total as a metric, its parts as a table, as text and as JSON.
+
+    Parameters
+    ----------
+    ledger
+        What is predicted.
+    tracker
+        Where to.
+    measured
+        A dry step's, where there was one.
+    """
+    totals = {"memory/predicted_gib": ledger.total / 2**30}
+    text, record = ledger.table(), ledger.to_dict()
+    if measured is not None:
+        totals["memory/dry_step_gib"] = measured.total / 2**30
+        text += f"\n\n{measured.table(detail=False)}"
+        record["dry_step"] = measured.to_dict()
+    tracker.log_metrics(totals, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {
+            "ledger.txt": text + "\n",
+            "ledger.json": json.dumps(record, indent=1),
+            "ledger.csv": ledger.csv(),
+        }
+        for name, content in files.items():
+            path = Path(folder) / name
+            path.write_text(content)
+            tracker.log_artifact(path, "memory")
 
 
 def make_budget(
@@ -80,7 +111,8 @@ def make_budget(
     store
         Its data.
     config
-        Batch and rollout; with ``checkpointing="auto"`` activations are recomputed only if they do not fit else.
+        Batch and rollout; with ``checkpointing="auto"`` activations are recomputed only if they do not fit else. With
+        `dry_step` the prediction is compared with what a step takes.
     step
         How a step is computed.
     device
@@ -117,4 +149,14 @@ def make_budget(
             where=str(device),
             remedy="Change these parameters (train.step.*, train.rollout_loss.*, train.batch_size).",
         )
+    if config.dry_step:
+        measured = measure(
+            forecaster, config.batch_size, budget.step, config.most_steps, config.rollout_loss, device, loss
+        )
+        logger.info(
+            "A dry step took %.2f GiB of device memory; %.2f GiB were predicted.",
+            measured.total / 2**30,
+            budget.ledger.total / 2**30,
+        )
+        budget = replace(budget, measured=measured)
     return budget

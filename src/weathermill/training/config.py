@@ -80,6 +80,8 @@ class TrainConfig:
         Epochs without a better validation loss after which to stop; None trains to the end.
     deterministic
         The same bits every time, at some cost in speed on a GPU.
+    dry_step
+        On CUDA, take a step on a copy before the training, and put the memory that it took beside the prediction.
     """
 
     epochs: int = 10
@@ -110,6 +112,7 @@ class TrainConfig:
     skip_spikes: float | None = None
     patience: int | None = None
     deterministic: bool = False
+    dry_step: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str):

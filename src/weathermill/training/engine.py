@@ -17,6 +17,7 @@ from weathermill.errors import ParameterError
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.store import TensorStore
+from weathermill.training.budget import MemoryReport
 from weathermill.training.checkpoint import CheckpointManager
 from weathermill.training.config import TrainConfig
 from weathermill.training.interrupt import deferred_signals
@@ -124,6 +125,7 @@ def train(
     resume: bool = False,
     progress: bool | ProgressCallback = True,
     stop_requested: Callable[[], bool] | None = None,
+    report_memory: MemoryReport | None = None,
 ) -> TrainResult:
     """Train a network on a tensor store.
 
@@ -151,6 +153,8 @@ def train(
     stop_requested
         Asked after every step; when true, the state is saved and the training stops. SIGTERM and SIGINT do
         the same in the main thread, and are then raised again for the handlers that were there before.
+    report_memory
+        Told of the memory ledger of a fresh training on CUDA, before its first step.
 
     Returns
     -------
@@ -172,7 +176,7 @@ def train(
     with determinism(config.deterministic and device.type == "cuda"), deferred_signals() as signalled:
         trainer = Trainer(store, model_config, config, checkpoints, tracker, device)
         try:
-            trainer.start(resume)
+            trainer.start(resume, report_memory)
             trainer.run(callback, lambda: signalled() or (stop_requested is not None and stop_requested()))
             forecaster = trainer.best_forecaster()
             if trainer.advice:

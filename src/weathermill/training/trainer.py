@@ -17,7 +17,7 @@ from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.store import TensorStore
 from weathermill.training.averages import LossAverages
-from weathermill.training.budget import make_budget
+from weathermill.training.budget import MemoryReport, log_ledger, make_budget
 from weathermill.training.checkpoint import CheckpointManager
 from weathermill.training.config import TrainConfig, check_identity, identity
 from weathermill.training.feed import Epoch, Feed, make_feed
@@ -135,13 +135,14 @@ class Trainer:
                         "The last checkpoint was not written; the earlier ones are intact: %s", error
                     )
 
-    def start(self, resume: bool) -> None:
+    def start(self, resume: bool, report_memory: MemoryReport | None = None) -> None:
         """Take over the newest intact checkpoint, or prepare for a fresh training."""
         if not resume:
             log_weights(self.step.loss, self.forecaster, self.tracker)
             if self.budget is not None:
-                self.budget.log(self.tracker)
-        if not resume:
+                log_ledger(self.budget.ledger, self.tracker, self.budget.measured)
+                if report_memory is not None:
+                    report_memory(self.budget.ledger, self.budget.measured)
             # While the first checkpoint is saved.
             self._ahead = self.feed.epoch(0, 0, self.config.steps(0))
         # A crash may have come after metrics were sent and before the first checkpoint.

@@ -17,6 +17,7 @@ from weathermill.tracking.runs import git_state
 from weathermill.tracking.tracker import MLflowTracker
 from weathermill.training.ledger import predict_for
 from weathermill.training.losses import AreaWeightedLoss
+from weathermill.training.rollout import RolloutConfig
 from weathermill.training.spectral import SpectralTerm
 from weathermill.training.step import StepConfig
 from weathermill.verification import times as clock
@@ -121,7 +122,9 @@ def memory_facts(model: Forecaster, parameters: TrainParameters) -> dict[str, st
         # Of any area weights: what it takes is a matter of the grid.
         spectral = SpectralTerm(parameters.spectral_weight, np.ones(len(model.latitude)), model.longitude)
     loss = AreaWeightedLoss("mse", np.ones(len(model.latitude)), spectral=spectral)
-    ledger = predict_for(model, parameters.batch_size, step, steps, loss=loss)
+    ledger = predict_for(
+        model, parameters.batch_size, step, steps, RolloutConfig(**parameters.rollout_loss.model_dump()), loss
+    )
     parts = {**ledger.summary(), "fragmentation": ledger.fragmentation, "CUDA context": ledger.context}
     told = {name: f"{size / 2**20:,.1f} MiB" for name, size in parts.items() if size >= 0.05 * 2**20}
     return {

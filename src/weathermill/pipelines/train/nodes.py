@@ -7,10 +7,11 @@ import pandas as pd
 from weathermill.models.forecaster import Forecaster
 from weathermill.parameters import ModelParameters, TrainParameters
 from weathermill.pipelines.train.configuration import model_config, train_config
+from weathermill.pipelines.train.memory_chart import log_chart, log_prediction
 from weathermill.tensors.store import TensorStore
 from weathermill.tracking.tracker import MLflowTracker
 from weathermill.training.checkpoint import CheckpointManager
-from weathermill.training.engine import train
+from weathermill.training.engine import choose_device, train
 from weathermill.training.tracker import NullTracker
 
 
@@ -22,13 +23,20 @@ def train_network(
     seed: int,
 ) -> tuple[Forecaster, pd.DataFrame]:
     """Train the network, or go on training it, and give it with the history of its losses."""
+    network, config = model_config(model), train_config(parameters, seed)
+    device = choose_device(parameters.device)
+    active = MLflowTracker.active()
+    tracker = active or NullTracker()
+    if active is not None and device.type != "cuda" and not parameters.resume:
+        log_prediction(tensors, network, config, active)
     result = train(
         tensors,
-        model_config(model),
-        train_config(parameters, seed),
+        network,
+        config,
         checkpoints,
-        MLflowTracker.active() or NullTracker(),
-        device=None if parameters.device == "auto" else parameters.device,
+        tracker,
+        device=device,
         resume=parameters.resume,
+        report_memory=lambda ledger, measured: log_chart(ledger, tracker, measured),
     )
     return result.forecaster, pd.DataFrame(result.history)

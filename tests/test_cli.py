@@ -34,6 +34,8 @@ def test_memory_is_predicted_by_part_without_a_gpu():
     assert total(run(*arguments, "--batch", "32").output) > total(result.output)
     recomputed = run(*arguments, "--batch", "32", "--checkpointing")
     assert total(recomputed.output) < total(run(*arguments, "--batch", "32").output)
+    for more in ("--zonal-filter", "--spectral", "--ema"):
+        assert total(run(*arguments, "--batch", "8", more).output) > total(result.output)
 
 
 @pytest.mark.parametrize(("gib", "words"), [(80, "largest that fits is"), (0.01, "What would fit")])

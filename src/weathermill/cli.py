@@ -237,6 +237,12 @@ def sync(env: str | None) -> None:
 @click.option("--checkpointing/--no-checkpointing", default=False, help="Recompute each block's activations.")
 @click.option("--ema/--no-ema", default=False, help="Keep averaged weights.")
 @click.option(
+    "--zonal-filter/--no-zonal-filter", default=False, help="Filter all channels: model.zonal_filter."
+)
+@click.option(
+    "--spectral/--no-spectral", default=False, help="With the spectral term: train.spectral_weight."
+)
+@click.option(
     "--device-memory", type=float, default=None, help="GiB there are; then also the largest batch that fits."
 )
 @_plainly
@@ -250,24 +256,33 @@ def memory(
     precision: str,
     checkpointing: bool,
     ema: bool,
+    zonal_filter: bool,
+    spectral: bool,
     device_memory: float | None,
 ) -> None:
     """Predict the device memory that training takes, by part; no GPU is needed."""
+    import numpy as np
+
     from weathermill.models.registry import ModelConfig
     from weathermill.training.ledger import advise, blank_forecaster, predict_for
+    from weathermill.training.losses import AreaWeightedLoss
+    from weathermill.training.spectral import SpectralTerm
     from weathermill.training.step import StepConfig
 
     try:
         rows, columns = (int(part) for part in grid.lower().split("x"))
     except ValueError:
         raise click.BadParameter(f"{grid!r} is no grid such as 721x1440", param_hint="--grid") from None
-    forecaster = blank_forecaster(
-        ModelConfig(base_channels=base_channels, depth=depth), channels, (rows, columns)
-    )
+    model = ModelConfig(base_channels=base_channels, depth=depth, zonal_filter=8 if zonal_filter else None)
+    forecaster = blank_forecaster(model, channels, (rows, columns))
+    areas = np.ones(rows)
+    term = SpectralTerm(1.0, areas, forecaster.longitude) if spectral else None
+    loss = AreaWeightedLoss("mse", areas, spectral=term)
     step = StepConfig(precision=precision, checkpointing=checkpointing, ema_decay=0.999 if ema else None)
-    click.echo(predict_for(forecaster, batch, step, rollout).table())
+    click.echo(predict_for(forecaster, batch, step, rollout, loss=loss).table())
     if device_memory is not None:
-        click.echo(advise(forecaster, batch, int(device_memory * 2**30), step, rollout).text)
+        budget = int(device_memory * 2**30)
+        click.echo(advise(forecaster, batch, budget, step, rollout, loss=loss).text)
 
 
 @main.command()

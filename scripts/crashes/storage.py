@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,10 @@ def _mount(*words: str) -> None:
     subprocess.run(["mount", *words], check=True, capture_output=True)
 
 
+def _unmount(place: str) -> None:
+    subprocess.run(["umount", "-l", place], check=True)
+
+
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     """Put a read-only view of a folder over it.
@@ -30,12 +35,14 @@ def read_only(folder: Path) -> Iterator[None]:
     To remount a file system read-only is refused while any file is open for writing; a view over it is not, and what
     is opened from then on is opened in the view.
     """
-    _mount("--bind", str(folder), str(folder))
-    try:
-        _mount("-o", "remount,bind,ro", str(folder))
+    with tempfile.TemporaryDirectory() as aside, contextlib.ExitStack() as mounted:
+        # Made aside: over the folder, a file might be opened through the view before it is read-only.
+        _mount("--bind", str(folder), aside)
+        mounted.callback(_unmount, aside)
+        _mount("-o", "remount,bind,ro", aside)
+        _mount("--bind", aside, str(folder))
+        mounted.callback(_unmount, str(folder))
         yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @contextlib.contextmanager
@@ -47,7 +54,7 @@ def small_disk(folder: Path, sample: Path) -> Iterator[None]:
         shutil.copy2(sample, folder / "01_raw" / "speedy_t21_sample.nc")
         yield
     finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+        _unmount(str(folder))
 
 
 def fill(folder: Path) -> None:

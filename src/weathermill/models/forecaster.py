@@ -106,8 +106,11 @@ class Forecaster(nn.Module):
         )
 
     @classmethod
-    def from_store(cls, store: TensorStore, config: ModelConfig) -> Forecaster:
-        """Build an untrained forecaster for the channels, grid and statistics of a training store."""
+    def from_store(cls, store: TensorStore, config: ModelConfig, *, fit: bool = True) -> Forecaster:
+        """Build an untrained forecaster for the channels, grid and statistics of a training store.
+
+        Without `fit`, what the residual takes from the training period is left out, for which states must be read.
+        """
         forecaster = cls(
             config,
             store.channels,
@@ -120,7 +123,8 @@ class Forecaster(nn.Module):
             store.time_step,
             store.missing_share,
         )
-        forecaster.residual.fit(store)
+        if fit:
+            forecaster.residual.fit(store)
         return forecaster
 
     @property

@@ -78,18 +78,7 @@ def log_chart(ledger: Ledger, tracker: Tracker, measured: Ledger | None = None) 
 
 def log_prediction(store: TensorStore, model: ModelConfig, config: TrainConfig, tracker: Tracker) -> None:
     """Put on record what a training, which runs elsewhere, would take on a CUDA device."""
-    forecaster = Forecaster(
-        model,
-        store.channels,
-        store.latitude,
-        store.longitude,
-        store.mean,
-        store.std,
-        store.tendency_std,
-        store.static,
-        store.time_step,
-        store.missing_share,
-    )
+    forecaster = Forecaster.from_store(store, model, fit=False)
     loss = make_loss(config, store)
     ledger = predict_for(
         forecaster, config.batch_size, config.step, config.most_steps, config.rollout_loss, loss

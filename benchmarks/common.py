@@ -23,6 +23,16 @@ from weathermill.tensors.channels import Channel, ChannelTable
 from weathermill.training.losses import AreaWeightedLoss
 from weathermill.training.spectral import SpectralTerm
 
+# What trainings ask for beyond the published step: of the model, the loss, and channels with missing values.
+BEYOND = {
+    "damped": {"model": {"residual": "damped_persistence"}},
+    "filtered": {"model": {"zonal_filter": 8}},
+    "conserving": {"model": {"conserve_mean": ("field_0",), "non_negative": ("field_1",)}},
+    "spectral": {"loss": {"spectral": 0.5}},
+    "state-unit": {"loss": {"unit": "state"}},
+    "missing": {"missing": 1},
+}
+
 MATRIX_PEAK = {"H100": 800e12, "H200": 800e12}
 
 

@@ -5,21 +5,16 @@ from __future__ import annotations
 import argparse
 
 import torch
-from common import device_name, emit, make_forecaster, make_loss, parse_grid
+from common import BEYOND, device_name, emit, make_forecaster, make_loss, parse_grid
 
 from weathermill.models.registry import ModelConfig
 from weathermill.training.ledger import largest_batch, measure, predict_for
 from weathermill.training.rollout import RolloutConfig
 from weathermill.training.step import StepConfig
 
-# Models and losses that take more than the fast pass; see benchmarks/step.py.
-KINDS = {
-    "plain": {},
-    "filtered": {"model": {"zonal_filter": 8}},
-    "conserving": {"model": {"conserve_mean": ("field_0",), "non_negative": ("field_1",)}},
-    "spectral": {"loss": {"spectral": 0.5}},
-    "missing": {"missing": 1},
-}
+KINDS = {"plain": {}, **BEYOND}
+# Those that take memory of their own.
+IMAGES = ("filtered", "conserving", "spectral", "missing")
 
 # Grid, batch, rollout, blocks recomputed, steps recomputed, precision, kind.
 CASES = [
@@ -33,8 +28,7 @@ CASES = [
     ("181x360", 8, 1, False, False, "tf32", "plain"),
     *(
         ("181x360", 8, rollout, False, steps, "bf16", kind)
-        for kind in KINDS
-        if kind != "plain"
+        for kind in IMAGES
         for rollout, steps in ((1, False), (2, False), (4, True))
     ),
     ("721x1440", 2, 1, False, False, "bf16", "plain"),
@@ -52,7 +46,7 @@ def main() -> None:
     parser.add_argument("--base", type=int, default=64)
     parser.add_argument("--grid", help="only cases of this grid")
     parser.add_argument("--budget-gib", type=float, default=80.0, help="for the largest batch that fits")
-    parser.add_argument("--kinds", nargs="*", default=list(KINDS), help="only cases of these")
+    parser.add_argument("--kinds", nargs="*", default=["plain", *IMAGES], help="only cases of these")
     a = parser.parse_args()
     cuda = torch.cuda.is_available()
     for grid, batch, rollout, blocks, steps, precision, kind in CASES:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from baseline import BaselineStep
 from common import (
+    BEYOND,
     MATRIX_PEAK,
     device_name,
     emit,
@@ -41,12 +42,7 @@ CASES = {
     "ours-tf32": {"precision": "tf32"},
     "ours-fp16": {"precision": "fp16"},
     "ours-clip-ema": {"clip_norm": 1.0, "ema_decay": 0.999},
-    "ours-damped": {"model": {"residual": "damped_persistence"}},
-    "ours-filtered": {"model": {"zonal_filter": 8}},
-    "ours-conserving": {"model": {"conserve_mean": ("field_0",), "non_negative": ("field_1",)}},
-    "ours-spectral": {"loss": {"spectral": 0.5}},
-    "ours-state-unit": {"loss": {"unit": "state"}},
-    "ours-missing": {"missing": 1},
+    **{f"ours-{kind}": options for kind, options in BEYOND.items()},
     "layers": {"fused": False},
     "layers-compiled": {"fused": False, "compile": True},
 }

@@ -109,7 +109,7 @@ def test_the_fast_pass_with_units_and_constraints_is_the_plain_one(
 @pytest.mark.parametrize("more", [False, True])
 @pytest.mark.parametrize("per_cell", [False, True])
 @pytest.mark.parametrize("residual", RESIDUALS)
-def test_triton_measures_and_differentiates(target, kind, more, per_cell, residual):
+def test_measures_triton_and_differentiates(target, kind, more, per_cell, residual):
     triton = advance._triton()
     model, loss = forecaster(target, residual=residual), make_loss(kind, per_cell)
     x = window(2).float()

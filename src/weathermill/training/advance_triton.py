@@ -23,7 +23,7 @@ from weathermill.models.triton_halo import planes
 from weathermill.models.triton_launch import launch, spread
 from weathermill.models.triton_sums import sum_partials
 from weathermill.training.losses import KINDS, AreaWeightedLoss
-from weathermill.training.triton_measures import area_strides, areas_of, measure_of, slope_of
+from weathermill.training.measures_triton import area_strides, areas_of, measure_of, slope_of
 
 PROGRAMS = 1056
 

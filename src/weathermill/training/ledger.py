@@ -106,6 +106,8 @@ def measure(
     free, there = torch.cuda.mem_get_info(device)
     context = max(0, there - free - reserved)
     torch.cuda.empty_cache()
+    # The peak of what follows is to be its own.
+    torch.cuda.reset_peak_memory_stats(device)
     parts = {**predicted.parts, "unexplained": peak - predicted.total}
     return Ledger(parts, fragmentation, batch, predicted.grid, rollout, measured=True, context=context)
 

@@ -11,7 +11,7 @@ from weathermill.models.triton_halo import planes
 from weathermill.models.triton_launch import launch, spread
 from weathermill.models.triton_sums import sum_pairs
 from weathermill.training.losses import KINDS, AreaWeightedLoss
-from weathermill.training.triton_measures import area_strides, areas_of, measure_of, slope_of
+from weathermill.training.measures_triton import area_strides, areas_of, measure_of, slope_of
 
 BLOCK_P = 1024
 PROGRAMS = 2112

@@ -30,7 +30,8 @@ class RolloutConfig:
     checkpoint_steps
         Keep only the states between steps, and compute each step's activations again in the backward pass.
     noise_std
-        Standard deviation of Gaussian noise on the initial prognostic state, in normalised units.
+        Standard deviation of Gaussian noise on the initial prognostic state, in normalised units; the sum is rounded to
+        the window's dtype.
     """
 
     step_weights: Sequence[float] | None = None

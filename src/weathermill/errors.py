@@ -203,10 +203,10 @@ class NonFiniteError(WeathermillError):
 
 
 class TrainingInterruptedError(WeathermillError):
-    """A training was asked to stop (SIGTERM, SIGINT or by its caller) and did so after saving its state."""
+    """A training was asked to stop (SIGTERM, SIGINT, SIGHUP or by its caller) and did so after saving its state."""
 
     code = "WM603"
-    default_remedy = "Go on from the checkpoint with `kedro run --pipeline=train --params train.resume=true`."
+    default_remedy = "Go on from the checkpoint with `train.resume=true`."
 
 
 class ResourceError(WeathermillError):

@@ -28,6 +28,20 @@ def test_the_signal_raises_and_the_handler_that_was_there_comes_back():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_hangup_that_is_ignored_stays_ignored_as_nohup_asks():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    hook = TerminationHook()
+    try:
+        hook.before_pipeline_run()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        os.kill(os.getpid(), signal.SIGHUP)
+        hook.after_pipeline_run()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        hook.after_pipeline_run()
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     ("raised", "told"), [(SystemExit(143), 1), (KeyboardInterrupt(), 1), (ValueError(), 0)]
 )

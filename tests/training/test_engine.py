@@ -268,7 +268,7 @@ def test_full_disk_under_way_is_a_warning_but_at_the_end_an_error(store, tmp_pat
     assert CheckpointManager(tmp_path / "c").latest()[0].step == 12
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_saves_and_then_reaches_the_handler_before(store, tmp_path, number):
     seen = []
     previous = signal.signal(number, lambda *_: seen.append(number))
@@ -299,6 +299,21 @@ def test_signals_in_other_threads_are_left_alone():
     thread.start()
     thread.join()
     assert seen == [(False, before)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_the_process_ignores_does_not_stop_a_training(store, tmp_path, number):
+    previous = signal.signal(number, signal.SIG_IGN)
+
+    def progress(done, total, text):
+        if done == 2:
+            os.kill(os.getpid(), number)
+
+    try:
+        assert run(store, tmp_path / "c", epochs=1, progress=progress).steps == 6
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, previous)
 
 
 def test_progress_is_called_and_written(store, caplog):

@@ -9,11 +9,15 @@ from typing import Any
 
 from kedro.framework.hooks import hook_impl
 
-SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+#: Windows has no SIGHUP.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class TerminationHook:
-    """Has these signals raise `SystemExit`: before all other hooks, and until after them."""
+    """Has these signals raise `SystemExit`: before all other hooks, and until after them.
+
+    A signal that the process ignores, as SIGHUP under ``nohup``, stays ignored.
+    """
 
     def __init__(self) -> None:
         self._previous: dict[int, Any] = {}
@@ -24,8 +28,10 @@ class TerminationHook:
         self._restore()
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                self._previous[number] = signal.getsignal(number)
-                signal.signal(number, self._terminated)
+                handler = signal.getsignal(number)
+                if handler is not signal.SIG_IGN:
+                    self._previous[number] = handler
+                    signal.signal(number, self._terminated)
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self) -> None:

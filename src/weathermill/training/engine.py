@@ -151,8 +151,9 @@ def train(
     progress
         True writes a line to standard error, False nothing; or a callback ``(done, total, text)``.
     stop_requested
-        Asked after every step; when true, the state is saved and the training stops. SIGTERM and SIGINT do
-        the same in the main thread, and are then raised again for the handlers that were there before.
+        Asked after every step; when true, the state is saved and the training stops. SIGTERM, SIGINT and SIGHUP
+        do the same in the main thread unless they are ignored, and are then raised again for the handlers that were
+        there before.
     report_memory
         Told of the memory ledger of a fresh training on CUDA, before its first step.
 

@@ -7,6 +7,11 @@ import signal
 import threading
 from collections.abc import Iterator
 
+#: Signals that ask a training to save its state and stop; Windows has no SIGHUP.
+STOP_SIGNALS: tuple[int, ...] = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)
+
 
 class StopRequest:
     """Whether, and by which signal, a training was asked to stop."""
@@ -26,12 +31,12 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def deferred_signals(numbers: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)) -> Iterator[StopRequest]:
+def deferred_signals(numbers: tuple[int, ...] = STOP_SIGNALS) -> Iterator[StopRequest]:
     """Inside, turn these signals into a stop request; a second one of the same kind acts at once.
 
     When the block ends, the handlers that were there before are back, and a signal that came is raised
-    again for them: whoever owns the process decides what it means. Only the main thread can set handlers;
-    elsewhere the request is never set.
+    again for them: whoever owns the process decides what it means. A signal that the process ignores, such as
+    SIGHUP under ``nohup``, stays ignored. Only the main thread can set handlers; elsewhere the request is never set.
 
     Yields
     ------
@@ -41,13 +46,14 @@ def deferred_signals(numbers: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT))
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    previous = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    previous = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def handle(number: int, frame: object) -> None:
         request.set(number)
         signal.signal(number, previous[number] or signal.SIG_DFL)
 
-    for number in numbers:
+    for number in previous:
         signal.signal(number, handle)
     try:
         yield request

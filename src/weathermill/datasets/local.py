@@ -13,7 +13,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 
 from weathermill.errors import DamagedStoreError, StoreError, UnwritableOutputError, WeathermillError
-from weathermill.incremental.records import fault_of, record_path, stored_record
+from weathermill.incremental.records import fault_of, record_path, remove_record, stored_record
 
 
 def remove(path: Path) -> None:
@@ -25,12 +25,27 @@ def remove(path: Path) -> None:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Put ``source`` in the place of ``target``; what stood there is removed only once the new one stands."""
+    """Put ``source`` in the place of ``target``; what stood there is removed only once the new one stands.
+
+    The record of what stood is withdrawn just before. Where the replacement fails, what stood is there again with it.
+    """
     aside = target.with_name(target.name + ".replaced")
     remove(aside)
-    if target.exists() and (source.is_dir() or target.is_dir()):
-        target.rename(aside)
-    source.replace(target)
+    try:
+        record = record_path(target).read_bytes()
+    except FileNotFoundError:
+        record = None
+    remove_record(target)
+    try:
+        if target.exists() and (source.is_dir() or target.is_dir()):
+            target.rename(aside)
+        source.replace(target)
+    except OSError:
+        if aside.exists() and not target.exists():
+            aside.rename(target)
+        if record is not None:
+            record_path(target).write_bytes(record)
+        raise
     remove(aside)
 
 
@@ -129,6 +144,8 @@ def require_intact(path: Path, *, checksums: bool = False) -> None:
 
 class LocalDataset(AbstractDataset):
     """A dataset in one local file or folder.
+
+    ``save`` must leave what stands, and its record, until the new data are whole; `staged` and `replace` do so.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.datasets.local import LocalDataset, writable
+from weathermill.incremental.records import remove_record
 from weathermill.progress import Progress
 from weathermill.tensors.channels import ChannelTable
 from weathermill.tensors.layout import read_manifest
@@ -127,7 +128,7 @@ class TensorStoreDataset(LocalDataset):
                     )
                     writer.write(start, block.values.astype(np.float32, copy=False))
                     progress.update(stop - start)
-            writer.finish()
+            writer.finish(before_replacing=lambda: remove_record(self._filepath))
 
     def verify(self, *, checksums: bool) -> None:
         """Check the store against its own manifest; raises `StoreError` naming what differs."""

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import time
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from weathermill.datasets.local import remove
+from weathermill.datasets.local import LocalDataset, remove
 from weathermill.errors import ResourceError
 from weathermill.incremental.locks import StoreLocks, remove_stale
 from weathermill.incremental.memory_estimates import threads
@@ -31,7 +32,7 @@ from weathermill.incremental.records import (
     write_record,
 )
 from weathermill.incremental.resources import PeakMemory
-from weathermill.incremental.sharing import adopt
+from weathermill.incremental.sharing import adopt, unshare
 from weathermill.parameters import validate_parameters
 from weathermill.tracking.tracker import MLflowTracker
 
@@ -43,8 +44,8 @@ _UNCHANGED = "unchanged"
 class IncrementalHook:
     """Plans a run under locks, and keeps the record of every output on disk.
 
-    The record of an output is removed before its node begins and written once the output is saved, so that no record
-    ever describes something else than what is there.
+    The record of an output is withdrawn in the moment before the output is replaced and written once the new one is
+    saved: no record ever describes something else than what is there, and a node that fails leaves what stood.
     """
 
     def __init__(self) -> None:
@@ -54,6 +55,7 @@ class IncrementalHook:
         self._memory = PeakMemory()
         self._node: Node | None = None
         self._started = 0.0
+        self._execution = ""
         self._one_by_one = False
         self._stages: dict[str, dict[str, float]] = {}
         self._needs = Needs()
@@ -68,6 +70,8 @@ class IncrementalHook:
         atexit.unregister(self.release)
         atexit.register(self.release)
         self._catalog, self._node, self._stages = catalog, None, {}
+        # A run executes each node at most once.
+        self._execution = uuid.uuid4().hex
         parameters = validate_parameters(catalog.load("parameters"))
         locking, resources = parameters.locking, parameters.resources
         timeout = None if locking.timeout_minutes is None else 60 * locking.timeout_minutes
@@ -171,14 +175,20 @@ class IncrementalHook:
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
-        """Forget the outputs that are about to be made anew."""
+        """Have stores that are forced take nothing over from what stands."""
         self._begin(node)
         forced = any(entry.node.name == node.name and entry.reason == "forced" for entry in self.plan)
         for name in node.outputs:
-            if (path := self._path(name)) is not None:
-                remove_record(path)
             if forced and hasattr(dataset := self._dataset(name), "start_afresh"):
                 dataset.start_afresh()
+
+    @hook_impl
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Withdraw the record of an output whose dataset writes in place; ours do so themselves, once they are whole."""
+        path = self._path(dataset_name)
+        if path is not None and not isinstance(self._dataset(dataset_name), LocalDataset):
+            remove_record(path)
+            unshare(path)
 
     def _begin(self, node: Node) -> None:
         if self._node is not None and self._node.name == node.name:
@@ -214,6 +224,7 @@ class IncrementalHook:
                 parts=dict(plan.parts),
                 files=files,
                 peak_memory=peak,
+                execution=self._execution,
             )
             write_record(path, record)
         if tracker is not None and dataset_name == node.outputs[-1]:

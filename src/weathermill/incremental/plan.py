@@ -190,6 +190,8 @@ def _reason_to_run(
                 key for key in {*parts, *record.parts} if parts.get(key) != record.parts.get(key)
             )
             return "changed: " + ", ".join("its code" if key == "code" else key for key in changed)
+    if len({record.execution for record in records.values() if record and record.execution}) > 1:
+        return f"{' and '.join(records)} were not made together"
     return f"{upstream[0]} is made anew" if upstream and on_disk else ""
 
 

@@ -40,6 +40,8 @@ class Record:
         Size and SHA-256 of each file, by its path inside the output ("." for an output that is one file).
     peak_memory
         The most host memory that the process held while the node ran and saved, in bytes; 0 where not known.
+    execution
+        The same for all outputs that one execution of the node made; empty where not known.
     """
 
     fingerprint: str
@@ -51,6 +53,7 @@ class Record:
     parts: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     peak_memory: int = 0
+    execution: str = ""
 
     @property
     def age(self) -> str:
@@ -192,6 +195,19 @@ def write_record(output: Path, record: Record) -> None:
 
 
 def remove_record(output: Path) -> None:
-    """Forget an output, before it is written anew."""
-    with contextlib.suppress(OSError):
-        record_path(output).unlink()
+    """Withdraw the record of an output, in the moment before the output is replaced.
+
+    Raises
+    ------
+    OSError
+        If there is one and it cannot be removed: it would go on describing what is no longer there.
+    """
+    path = record_path(output)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+        # The disk must not learn of the replacement first.
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

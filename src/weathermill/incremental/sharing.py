@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import uuid
+from dataclasses import replace
 from pathlib import Path
 
 from weathermill.datasets.local import staged
@@ -35,7 +37,7 @@ def adopt(plan: NodePlan, outputs: dict[str, Path]) -> bool:
     """Take all outputs of a node from another environment, if it has equal ones; say whether it had.
 
     Files are hard links where the file system has them: no output is ever changed in place, so that both
-    environments may keep, replace or delete theirs. The outputs must be locked already.
+    environments may keep, replace or delete theirs; datasets that write in place get a copy first (`unshare`). The outputs must be locked already.
     """
     found = {name: find_equal(path, plan.fingerprints[name]) for name, path in outputs.items()}
     if not outputs or not all(found.values()):
@@ -51,14 +53,25 @@ def adopt(plan: NodePlan, outputs: dict[str, Path]) -> bool:
         }
         if any(r is None or r.fingerprint != plan.fingerprints[name] for name, r in records.items()):
             return False
+        # Equal outputs may come from several environments; here they belong together.
+        execution = uuid.uuid4().hex
         for name, source in found.items():
             with staged(outputs[name]) as partial:
                 _link(source, partial)
-            write_record(outputs[name], records[name])
+            write_record(outputs[name], replace(records[name], execution=execution))
             logger.info("%s: taken from %s, which is equal", name, source)
     finally:
         locks.release()
     return True
+
+
+def unshare(output: Path) -> None:
+    """Give files of an output that are hard links a copy of their own, before a dataset writes to them in place."""
+    for path in [entry for entry in (output, *output.rglob("*")) if entry.is_file()]:
+        if path.stat().st_nlink > 1:
+            copy = path.with_name(path.name + ".partial")
+            shutil.copy2(path, copy)
+            copy.replace(path)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -302,8 +302,13 @@ class TensorWriter:
             remedy="Store as bfloat16 or float32, or look at the channel's statistics.",
         )
 
-    def finish(self) -> Path:
+    def finish(self, before_replacing: Callable[[], None] | None = None) -> Path:
         """Complete the store and give it its name; an older one is moved aside only now, and then deleted.
+
+        Parameters
+        ----------
+        before_replacing
+            Called when the new store is whole, just before it takes the place of an older one.
 
         Raises
         ------
@@ -336,6 +341,8 @@ class TensorWriter:
             for k in range(len(self.ranges)):
                 self._shard(k).with_suffix(".json").unlink(missing_ok=True)
             (self.partial / "identity").unlink(missing_ok=True)
+            if before_replacing is not None:
+                before_replacing()
             replace_folder(self.partial, self.path)
         return self.path
 

@@ -59,6 +59,9 @@ def _of_configuration(error: BaseException) -> ConfigurationError | None:
         problem = f": {cause.problem}" if cause is not None and cause.problem else ""
         return ConfigurationError(text + problem)
     if isinstance(error, OmegaConfBaseException):
+        if "ListConfig does not support attribute access" in text:
+            # Kedro reads globals before anything of ours can look at the files.
+            text = "globals.yml holds a list, not names and values"
         return ConfigurationError(text)
     if isinstance(error, DatasetError) and ("parsing config" in text or "arguments valid" in text):
         return ConfigurationError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import sys
@@ -19,6 +20,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from mlflow.entities import Run
 
+from weathermill.configuration import check_configuration
 from weathermill.datasets import CheckpointsDataset, ForecasterDataset
 from weathermill.faults import known_error, note_node
 from weathermill.incremental.hook import IncrementalHook
@@ -43,16 +45,17 @@ def _configuration(context: KedroContext, name: str) -> dict[str, Any]:
 
 
 class ParametersHook:
-    """Checks every parameter as soon as the project is loaded, so that all faults are told before any work."""
+    """Checks the configuration as soon as the project is loaded, so that all faults are told before any work."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Validate the merged parameters; see that no credential is ever printed."""
-        hide_credentials(_configuration(context, "credentials"))
-        hide_named(_configuration(context, "catalog"))
+        """Check the whole configuration; see that no credential is ever printed."""
         hide_named(os.environ)
-        # Not context.params: there Kedro's own validation stops at the first fault and tells it less plainly.
-        validate_parameters(context.config_loader["parameters"])
+        # What cannot be read is told below.
+        with contextlib.suppress(Exception):
+            hide_credentials(_configuration(context, "credentials"))
+            hide_named(_configuration(context, "catalog"))
+        check_configuration(context)
 
 
 class DaskHook:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -33,8 +34,17 @@ def _words(value: Any) -> Any:
     return value.split() if isinstance(value, str) else value
 
 
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield the values in nested lists and mappings."""
+    if isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
 class _Parameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class IngestParameters(_Parameters):
@@ -93,6 +103,14 @@ class RegridParameters(_Parameters):
     ] = "conservative"
     vectors: bool = False
     thresholds: dict[str, Annotated[float, Field(ge=0)]] = {}
+
+    @model_validator(mode="after")
+    def _finite(self) -> RegridParameters:
+        # A mapping of any values, which pydantic does not look into.
+        for name, value in self.target.items() if isinstance(self.target, dict) else ():
+            if any(isinstance(number, float) and not math.isfinite(number) for number in _leaves(value)):
+                raise ValueError(f"target.{name} must be finite; it is {value}")
+        return self
 
     @model_validator(mode="after")
     def _rectangular(self) -> RegridParameters:
@@ -337,7 +355,7 @@ class Parameters(_Parameters):
     all, or the names of pipelines or nodes.
     """
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**64)
     force: bool | str | list[str] = False
     locking: LockingParameters = LockingParameters()
     resources: ResourceParameters = ResourceParameters()
@@ -438,12 +456,20 @@ def validate_parameters(parameters: Mapping[str, Any]) -> Parameters:
     ParameterError
         With one line for each fault: its dotted name, what is wrong and what was given.
     """
+    validated, faults = check_parameters(parameters)
+    if validated is None:
+        raise ParameterError(
+            f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the parameters:\n  "
+            + "\n  ".join(faults)
+        )
+    return validated
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> tuple[Parameters | None, list[str]]:
+    """Check all parameters, and give them typed, or None with a line for each fault."""
     try:
-        return Parameters.model_validate(parameters)
+        return Parameters.model_validate(parameters), []
     except ValidationError as error:
         errors = error.errors(include_url=False)
         faults = [_fault(item) for item in [e for e in errors if not _of_other_branch(e)] or errors]
-        raise ParameterError(
-            f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the parameters:\n  "
-            + "\n  ".join(dict.fromkeys(faults))
-        ) from None
+        return None, list(dict.fromkeys(faults))

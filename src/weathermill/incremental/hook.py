@@ -17,6 +17,8 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from weathermill.configuration import require_device
+from weathermill.datasets.checkpoints import CheckpointsDataset
 from weathermill.datasets.local import LocalDataset, remove
 from weathermill.errors import ResourceError
 from weathermill.incremental.locks import StoreLocks, remove_stale
@@ -89,6 +91,8 @@ class IncrementalHook:
             restored = [path for path in shared if self._restore(path)]
             if restored or (self._one_by_one and self._adopt_equals()):
                 self._plan_under_locks(pipeline, catalog)
+            if any(entry.runs and self._trains(entry.node) for entry in self.plan):
+                require_device(parameters)
             budget = resources.memory_gib
             dask.config.set({"weathermill.memory-bytes": None if budget is None else int(budget * 2**30)})
             if budget is not None:
@@ -100,6 +104,9 @@ class IncrementalHook:
         except BaseException:
             self.release()
             raise
+
+    def _trains(self, node: Node) -> bool:
+        return any(isinstance(self._dataset(name), CheckpointsDataset) for name in node.inputs)
 
     def _require_memory(self, budget: float) -> None:
         """Refuse stages that took more memory than they may, when they were run before."""

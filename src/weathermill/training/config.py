@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -125,9 +126,9 @@ class TrainConfig:
             raise ParameterError(
                 f"error_unit is {self.error_unit!r}; it is one of {', '.join(UNITS)}, or null."
             )
-        if not self.huber_delta > 0 or not self.spectral_weight >= 0:
+        if not 0 < self.huber_delta < math.inf or not 0 <= self.spectral_weight < math.inf:
             raise ParameterError(
-                f"huber_delta must be positive and spectral_weight not negative; they are {self.huber_delta} and "
+                f"huber_delta must be positive and spectral_weight not negative, both finite; they are {self.huber_delta} and "
                 f"{self.spectral_weight}."
             )
         for name in ("epochs", "batch_size", "consecutive", "watch_every_steps"):
@@ -142,12 +143,14 @@ class TrainConfig:
         ):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ParameterError(f"{name} must be at least 1, or null; it is {getattr(self, name)}.")
-        if not self.learning_rate > 0 or self.weight_decay < 0:
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.weight_decay < math.inf:
             raise ParameterError(
-                f"The learning rate must be positive and weight decay not negative; they are {self.learning_rate} "
-                f"and {self.weight_decay}."
+                f"The learning rate must be positive and weight decay not negative, both finite; they are "
+                f"{self.learning_rate} and {self.weight_decay}."
             )
-        if self.skip_spikes is not None and self.skip_spikes <= 1:
+        if not 0 <= self.seed < 2**64:
+            raise ParameterError(f"seed must be at least 0 and less than 2**64; it is {self.seed}.")
+        if self.skip_spikes is not None and not 1 < self.skip_spikes < math.inf:
             raise ParameterError(f"skip_spikes must exceed 1, or be null; it is {self.skip_spikes}.")
         if not self.rollout or min(self.rollout) < 1:
             raise ParameterError(f"rollout needs at least one number, each at least 1; it is {self.rollout}.")

@@ -154,7 +154,7 @@ def canonicalise(
         fields[name].attrs.update(_attributes(str(name), offers[str(name)][0]))
     grid = None
     if order.latitude.ndim == 2:
-        grid = grid_of(surveyed[used[0].rank].raw)
+        grid = grid_of(surveyed[used[0].rank].raw, findings=findings)
         fields = fields.rename_dims({LATITUDE: "y", LONGITUDE: "x"}).assign_coords(grid.coords)
     fields = derive(fields, plan.made, findings)[asked]
     if grid is not None:

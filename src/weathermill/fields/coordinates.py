@@ -282,6 +282,9 @@ def standardise(
             remedy="Set ingest.reduced_grids to expand if it is a reduced Gaussian grid; else interpolate to a"
             " latitude-longitude grid first (ECMWF's MARS and CDO do).",
         )
+    if latitude.ndim == 2 and longitude.dims == latitude.dims[::-1]:
+        longitude = longitude.transpose(*latitude.dims)
+        dataset = dataset.assign_coords({found[LONGITUDE]: longitude})
     if latitude.ndim != longitude.ndim or (latitude.ndim == 2 and latitude.dims != longitude.dims):
         raise CoordinateError(
             f"latitude has the dimensions {latitude.dims}, longitude {longitude.dims}", where=source

@@ -228,11 +228,17 @@ def cell_areas(
     numpy.ndarray
         (latitude, longitude) float64, or (latitude, 1) without ``longitude``.
     """
-    rows = latitude_corners(latitude) if latitude_bounds is None else corners_of(latitude_bounds)
+    if latitude_bounds is None:
+        rows = latitude_corners(latitude)
+    else:
+        rows = np.clip(corners_of(latitude_bounds, latitude, axis="latitude"), -90.0, 90.0)
     bands = band_areas(rows)
     if longitude is None:
         return bands[:, None] * (2.0 * np.pi)
-    columns = longitude_corners(longitude) if longitude_bounds is None else corners_of(longitude_bounds)
+    if longitude_bounds is None:
+        columns = longitude_corners(longitude)
+    else:
+        columns = corners_of(longitude_bounds, longitude, axis="longitude")
     return bands[:, None] * np.abs(np.radians(np.diff(columns)))[None, :]
 
 
@@ -289,24 +295,100 @@ def area_weights(
     return weights / weights.mean()
 
 
-def corners_of(bounds: np.ndarray) -> np.ndarray:
+def corners_of(
+    bounds: np.ndarray, centres: np.ndarray | None = None, *, axis: str = "cell", where: str = ""
+) -> np.ndarray:
     """Return (n + 1,) corners from corners or from contiguous (n, 2) CF bounds.
+
+    The two bounds of a cell may come in either order.
+
+    Parameters
+    ----------
+    bounds
+        (n + 1,) or (n, 2) degrees.
+    centres
+        (n,) degrees: each cell must enclose its own. Bounds of a longitude may lie full turns away.
+    axis
+        ``latitude`` or ``longitude``.
+    where
+        The grid's name, for messages.
+
+    Returns
+    -------
+    numpy.ndarray
+        In the direction of the cells, float64 degrees.
 
     Raises
     ------
     GridError
-        Where the bounds leave gaps between cells.
+        Where bounds are missing, leave gaps between cells or overlap, or do not enclose the centres.
     """
-    bounds = np.asarray(bounds, dtype=np.float64)
-    if bounds.ndim == 1:
-        return bounds
-    if bounds.ndim != 2 or bounds.shape[1] != 2:
-        raise GridError(f"bounds must have the shape (n + 1,) or (n, 2), not {bounds.shape}")
-    ascending = bounds[-1].mean() >= bounds[0].mean()
-    ordered = np.sort(bounds, axis=1) if ascending else np.sort(bounds, axis=1)[:, ::-1]
-    width = np.abs(np.diff(ordered, axis=1)).min()
-    if ordered.shape[0] > 1 and np.abs(ordered[1:, 0] - ordered[:-1, 1]).max() > 1e-3 * width:
-        raise GridError("cell bounds leave gaps or overlap, so that they have no common corners")
+    corners = np.asarray(bounds, dtype=np.float64)
+    remedy = "Correct the bounds in the file, or remove its attribute `bounds`: cells then meet midway between points."
+    n = corners.shape[0] if corners.ndim == 2 else corners.size - 1
+    if corners.ndim not in (1, 2) or corners.shape[1:] not in ((), (2,)) or n < 1:
+        raise GridError(
+            f"{axis} bounds must have the shape (n + 1,) or (n, 2), not {corners.shape}",
+            where=where,
+            remedy=remedy,
+        )
+    if centres is not None and n != np.size(centres):
+        raise GridError(
+            f"there are {axis} bounds of {n} cells for {np.size(centres)} points", where=where, remedy=remedy
+        )
+    if not np.isfinite(corners).all():
+        raise GridError(f"{axis} bounds are missing in part", where=where, remedy=remedy)
+    if corners.ndim == 2:
+        corners = _corners_of_pairs(corners, centres, axis, where, remedy)
+    elif axis == "longitude" and centres is not None:
+        corners = corners + 360.0 * np.round((np.mean(centres) - corners.mean()) / 360.0)
+    steps = np.diff(corners)
+    if not (np.all(steps > 0) or np.all(steps < 0)) or (
+        axis == "longitude" and np.ptp(corners) > 360.0 + 1e-3
+    ):
+        raise GridError(
+            f"{axis} bounds overlap, or are those of cells without extent", where=where, remedy=remedy
+        )
+    if centres is not None:
+        centres = np.asarray(centres, dtype=np.float64)
+        low, high = np.minimum(corners[:-1], corners[1:]), np.maximum(corners[:-1], corners[1:])
+        slack = 1e-3 * (high - low) + 1e-6
+        outside = (centres < low - slack) | (centres > high + slack)
+        if outside.any():
+            i = int(np.argmax(outside))
+            raise GridError(
+                f"{axis} bounds do not enclose the points of {outside.sum()} cells, such as {centres[i]:g} between"
+                f" {corners[i]:g} and {corners[i + 1]:g}",
+                where=where,
+                remedy=remedy,
+            )
+    return corners
+
+
+def _corners_of_pairs(
+    pairs: np.ndarray, centres: np.ndarray | None, axis: str, where: str, remedy: str
+) -> np.ndarray:
+    if axis == "longitude" and centres is not None:
+        middle = np.asarray(centres, dtype=np.float64)[:, None]
+        apart = (middle < pairs.min(axis=1, keepdims=True)) | (middle > pairs.max(axis=1, keepdims=True))
+        wide = np.ptp(pairs, axis=1, keepdims=True) > 180.0
+        turned = pairs + 360.0 * np.round((middle - pairs) / 360.0)
+        pairs = np.where(apart | (wide & (pairs.shape[0] > 2)), turned, pairs)
+    ordered = np.sort(pairs, axis=1)
+    if pairs[-1].mean() < pairs[0].mean():
+        ordered = ordered[:, ::-1]
+    width = np.abs(np.diff(ordered, axis=1))[:, 0]
+    gaps = np.abs(ordered[1:, 0] - ordered[:-1, 1])
+    # Bounds in float32 meet to its rounding only, which is a small part of even a fine cell.
+    bad = gaps > 1e-2 * np.minimum(width[1:], width[:-1])
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise GridError(
+            f"{axis} bounds leave gaps or overlap, so that cells have no common corners: {ordered[i, 1]:g} and"
+            f" {ordered[i + 1, 0]:g} between cells {i} and {i + 1} (counted from 0)",
+            where=where,
+            remedy=remedy,
+        )
     return np.concatenate([ordered[:, 0], ordered[-1:, 1]])
 
 

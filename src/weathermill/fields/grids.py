@@ -12,7 +12,9 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import GridError, SourceNotFoundError
+from weathermill.fields.cell_vertices import corners_of_vertices
 from weathermill.fields.coordinates import clean_angles, find_coordinate
+from weathermill.fields.file_cells import bounds_of, curvilinear_grid, degrees_of
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.geometry import (
     area_weights,
@@ -46,6 +48,8 @@ __all__ = [
     "named_grid",
     "point_list",
 ]
+
+_AXES = ("latitude", "longitude")
 
 _DEGREES = re.compile(r"^(?P<step>\d+(?:\.\d+)?)\s*deg(?:rees?)?(?:_(?P<poles>poles|cells))?$")
 _GAUSSIAN = re.compile(r"^[NnFf](?P<n>\d+)$")
@@ -208,7 +212,7 @@ def build_grid(
     latitude, longitude
         One-dimensional degrees; longitudes of a duplicated cyclic column are refused.
     latitude_bounds, longitude_bounds
-        (n + 1,) or (n, 2); midway between points by default, clipped to the poles.
+        (n + 1,) or (n, 2), in either order; midway between points by default, clipped to the poles.
     name
         For messages and attributes.
 
@@ -216,14 +220,17 @@ def build_grid(
     -------
     xarray.Dataset
         As :func:`named_grid` returns it.
+
+    Raises
+    ------
+    GridError
+        Where points are not monotonic, or bounds leave gaps, overlap or do not enclose their points.
     """
     latitude = np.asarray(latitude, dtype=np.float64)
     longitude = np.asarray(longitude, dtype=np.float64)
     if longitude.size > 1 and cyclic_duplicates(longitude).any():
         raise GridError("the longitudes come round to the same meridian twice", where=name)
-    rows = latitude_corners(latitude) if latitude_bounds is None else corners_of(latitude_bounds)
-    rows = np.clip(rows, -90.0, 90.0)
-    columns = longitude_corners(longitude) if longitude_bounds is None else corners_of(longitude_bounds)
+    rows, columns = _axis_corners(latitude, longitude, latitude_bounds, longitude_bounds, name)
     return xr.Dataset(
         coords={
             "latitude": (
@@ -241,6 +248,21 @@ def build_grid(
         },
         attrs={"grid": name or f"{latitude.size}x{longitude.size}"},
     )
+
+
+def _axis_corners(
+    latitude, longitude, latitude_bounds, longitude_bounds, name
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n + 1,) and (m + 1,) corners of the cells of two axes, from their bounds where there are any."""
+    if latitude_bounds is None:
+        rows = latitude_corners(latitude)
+    else:
+        rows = corners_of(latitude_bounds, latitude, axis="latitude", where=name)
+    if longitude_bounds is None:
+        columns = longitude_corners(longitude)
+    else:
+        columns = corners_of(longitude_bounds, longitude, axis="longitude", where=name)
+    return np.clip(rows, -90.0, 90.0), columns
 
 
 def point_list(latitude: np.ndarray, longitude: np.ndarray, *, name: str = "") -> xr.Dataset:
@@ -288,16 +310,17 @@ def grid_of(
     """Return the horizontal grid of a dataset: its coordinates and, where it has them, bounds.
 
     Rectilinear coordinates become ``latitude`` and ``longitude`` as in :func:`named_grid`, in the order of
-    the dataset. Curvilinear ones keep their two dimensions and get no bounds unless the file has vertices.
-    Where both lie along one dimension they are a list of points, as in :func:`point_list`. A duplicated cyclic
-    column is left out and told.
+    the dataset. Curvilinear ones keep their two dimensions, those of latitude, and get no bounds unless the file has
+    vertices, which are brought to the order of the grid's corners. Where both lie along one dimension they are a list of
+    points, as in :func:`point_list`. A duplicated cyclic column is left out and told; so is what is wrong with vertices,
+    which only conservative methods need.
 
     Raises
     ------
     GridError
-        Where the dataset has no latitude or longitude.
+        Where the dataset has no latitude or longitude, or its bounds make no cells.
     """
-    names = {axis: find_coordinate(dataset, axis) for axis in ("latitude", "longitude")}
+    names = {axis: find_coordinate(dataset, axis) for axis in _AXES}
     if None in names.values():
         raise GridError(
             f"there is no latitude or longitude among {sorted(map(str, dataset.variables))}", where=name
@@ -305,15 +328,14 @@ def grid_of(
     latitude, longitude = dataset[names["latitude"]], dataset[names["longitude"]]
     label = name or str(dataset.attrs.get("grid", ""))
     if latitude.ndim == 2:
-        return _curvilinear(dataset, latitude, longitude, label)
+        return curvilinear_grid(dataset, latitude, longitude, label, findings)
     if latitude.ndim == 1 and latitude.dims == longitude.dims:
-        return point_list(latitude.values, longitude.values, name=label)
-    bounds = {}
-    for axis, variable in (("latitude", latitude), ("longitude", longitude)):
-        bounds_name = variable.attrs.get("bounds", variable.encoding.get("bounds"))
-        if bounds_name in dataset.variables and dataset[bounds_name].ndim == 2:
-            bounds[f"{axis}_bounds"] = np.asarray(dataset[bounds_name].values, dtype=np.float64)
-    columns = longitude.values
+        return point_list(degrees_of(latitude), degrees_of(longitude), name=label)
+    bounds = {
+        f"{axis}_bounds": bounds_of(dataset, variable)
+        for axis, variable in (("latitude", latitude), ("longitude", longitude))
+    }
+    columns = degrees_of(longitude)
     duplicated = cyclic_duplicates(columns)
     if duplicated.any():
         tell(
@@ -323,33 +345,14 @@ def grid_of(
             f"the grid repeats the meridian {float(columns[duplicated][0]):g}; the copy is left out",
         )
         columns = columns[~duplicated]
-        if "longitude_bounds" in bounds:
+        if bounds["longitude_bounds"] is not None:
             bounds["longitude_bounds"] = bounds["longitude_bounds"][~duplicated]
     return build_grid(
-        clean_angles(latitude.values, full_turn=False),
+        clean_angles(degrees_of(latitude), full_turn=False),
         clean_angles(columns, full_turn=True),
         name=label,
         **bounds,
     )
-
-
-def _curvilinear(dataset, latitude, longitude, name) -> xr.Dataset:
-    coords: dict[str, Any] = {
-        "latitude": (("y", "x"), np.asarray(latitude.values, dtype=np.float64)),
-        "longitude": (("y", "x"), np.asarray(longitude.values, dtype=np.float64)),
-    }
-    for axis, variable in (("latitude", latitude), ("longitude", longitude)):
-        bounds_name = variable.attrs.get("bounds", variable.encoding.get("bounds"))
-        if bounds_name in dataset.variables and dataset[bounds_name].ndim == 3:
-            vertices = np.asarray(dataset[bounds_name].values, dtype=np.float64)
-            coords[f"{axis}_bounds"] = (("y", "x", "vertices"), vertices)
-    grid = xr.Dataset(coords=coords, attrs={"grid": name or f"curvilinear {latitude.shape}"})
-    grid.latitude.attrs.update(standard_name="latitude", units="degrees_north")
-    grid.longitude.attrs.update(standard_name="longitude", units="degrees_east")
-    for axis in ("latitude", "longitude"):
-        if f"{axis}_bounds" in grid.variables:
-            grid[axis].attrs["bounds"] = f"{axis}_bounds"
-    return grid
 
 
 def grid_corners(grid: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -363,7 +366,7 @@ def grid_corners(grid: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     GridError
-        For a curvilinear grid without vertices, and for a list of points.
+        For a curvilinear grid without vertices or whose vertices do not meet, and for a list of points.
     """
     if is_point_list(grid):
         raise GridError(
@@ -378,26 +381,13 @@ def grid_corners(grid: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
                 where=str(grid.attrs.get("grid", "")),
                 remedy="Use the bilinear method, or a grid file with vertices.",
             )
-        return (
-            np.clip(_vertices_to_corners(grid.latitude_bounds.values), -90.0, 90.0),
-            _vertices_to_corners(grid.longitude_bounds.values),
-        )
-    corners = []
-    for axis, infer in (("latitude", latitude_corners), ("longitude", longitude_corners)):
-        bounds = grid.variables.get(f"{axis}_bounds")
-        corners.append(infer(grid[axis].values) if bounds is None else corners_of(bounds.values))
-    return np.clip(corners[0], -90.0, 90.0), corners[1]
-
-
-def _vertices_to_corners(vertices: np.ndarray) -> np.ndarray:
-    """Return (n + 1, m + 1) corners of (n, m, 4) vertices that go round each cell counter-clockwise (CF)."""
-    n, m, _ = vertices.shape
-    corners = np.empty((n + 1, m + 1))
-    corners[:-1, :-1] = vertices[:, :, 0]
-    corners[:-1, -1] = vertices[:, -1, 1]
-    corners[-1, -1] = vertices[-1, -1, 2]
-    corners[-1, :-1] = vertices[-1, :, 3]
-    return corners
+        bounds = grid.latitude_bounds.values, grid.longitude_bounds.values
+        centres = grid.latitude.values, grid.longitude.values
+        return corners_of_vertices(*bounds, centres, where=str(grid.attrs.get("grid", "")))
+    bounds = (grid[f"{axis}_bounds"].values if f"{axis}_bounds" in grid.variables else None for axis in _AXES)
+    return _axis_corners(
+        grid.latitude.values, grid.longitude.values, *bounds, str(grid.attrs.get("grid", ""))
+    )
 
 
 def grid_hash(grid: xr.Dataset) -> str:

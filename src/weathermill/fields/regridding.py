@@ -134,8 +134,8 @@ def apply_weights(
     RegridWeightsError
         Where the fields or the target are on another grid than the weights.
     """
-    target = weights.target if target is None else grid_of(target)
-    if grid_hash(target) != weights.target_hash:
+    given, target = target, weights.target if target is None else grid_of(target)
+    if given is not None and grid_hash(target) != weights.target_hash:
         raise RegridWeightsError("the weights were made for another target grid")
     fields = _without_cyclic_column(fields, findings)
     grid = grid_of(fields)

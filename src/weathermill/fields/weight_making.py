@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import GridError, ParameterError
+from weathermill.fields.cell_vertices import repeated_cells, unit_vectors
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.geometry import is_global_longitude, octahedral_number
 from weathermill.fields.grids import grid_corners, grid_hash, grid_of, is_point_list
@@ -70,12 +71,13 @@ def make_weights(
     from weathermill.esmf import provider_name
 
     provider = provider_name()
+    told: list[Finding] = []
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Input array is not F_CONTIGUOUS")
         try:
             regridder = xesmf.Regridder(
-                _for_xesmf(source, method, valid),
+                _for_xesmf(source, method, _without_repeated_cells(source, method, valid, told)),
                 _for_xesmf(target, method, None),
                 method,
                 periodic=_is_periodic(source),
@@ -120,7 +122,6 @@ def make_weights(
         provider,
         seconds,
     )
-    told: list[Finding] = []
     _judge(weights, told)
     # Weights are kept and reused: what is to be said of them stays with them.
     weights.attrs["findings"] = [finding.to_dict() for finding in told]
@@ -178,26 +179,46 @@ def _for_xesmf(grid: xr.Dataset, method: str, valid: np.ndarray | None) -> xr.Da
     return dataset
 
 
+def _without_repeated_cells(
+    grid: xr.Dataset, method: str, valid: np.ndarray | None, findings: MutableSequence[Finding]
+) -> np.ndarray | None:
+    """Return the mask without cells that repeat others (the halo of an ocean grid), which would count twice."""
+    if method not in CONSERVATIVE or grid.latitude.ndim == 1:
+        return valid
+    repeated = repeated_cells(*grid_corners(grid))
+    if not repeated.any():
+        return valid
+    tell(
+        findings,
+        "info",
+        "regridding",
+        f"{int(repeated.sum())} cells of the source repeat others, and are left out, so that no area counts twice",
+    )
+    return ~repeated if valid is None else valid & ~repeated
+
+
 def _is_periodic(grid: xr.Dataset) -> bool:
     """Whether the last column neighbours the first: by longitude, or by distance on a curvilinear grid."""
     if is_point_list(grid):
         return False
     if grid.longitude.ndim == 1:
         return is_global_longitude(grid.longitude.values)
-    points = _unit_vectors(grid.latitude.values, grid.longitude.values)
+    points = unit_vectors(grid.latitude.values, grid.longitude.values)
     steps = np.linalg.norm(np.diff(points, axis=1), axis=-1)
     seam = np.linalg.norm(points[:, 0] - points[:, -1], axis=-1)
     return bool(np.median(seam / np.maximum(np.median(steps, axis=1), 1e-12)) < 1.5)
 
 
-def _unit_vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    phi, lam = np.radians(latitude), np.radians(longitude)
-    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
-
-
 def _judge(weights: RegridWeights, findings: MutableSequence[Finding] | None) -> None:
     """Tell what a user should know of these weights: no detail made, detail aliased, coasts diluted."""
     mapped = weights.mapped()
+    covered = weights.row_sums().max(initial=0.0)
+    if weights.method == "conservative" and covered > 1.0 + 1e-3:
+        raise GridError(
+            f"cells of the source overlap: they cover target cells up to {covered:.3g} times",
+            where=str(weights.source.attrs.get("grid", "")),
+            remedy="Correct the vertices, or use a method that needs none: bilinear, patch, nearest_s2d.",
+        )
     if not mapped.any():
         raise GridError(
             "no target point lies within the source grid"
@@ -272,7 +293,7 @@ def resolution_ratio(weights: RegridWeights) -> float | None:
     sizes = []
     for grid in (weights.source, weights.target):
         if grid.latitude.ndim == 2:
-            steps = np.diff(_unit_vectors(grid.latitude.values, grid.longitude.values), axis=0)
+            steps = np.diff(unit_vectors(grid.latitude.values, grid.longitude.values), axis=0)
             sizes.append(np.degrees(np.median(np.linalg.norm(steps, axis=-1))))
         elif is_point_list(grid):
             n = octahedral_number(grid.latitude.values, grid.longitude.values)

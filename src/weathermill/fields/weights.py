@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from weathermill.errors import RegridWeightsError
+from weathermill.errors import GridError, RegridWeightsError
+from weathermill.fields.cell_vertices import curvilinear_areas, vertices_of_corners
 from weathermill.fields.geometry import cell_areas, octahedral_areas, octahedral_number, polygon_areas
 from weathermill.fields.grids import (
     build_grid,
@@ -273,21 +274,28 @@ class RegridWeights:
 
 
 def _has_corners(grid: xr.Dataset) -> bool:
-    return "latitude_bounds" in grid.variables or is_rectilinear(grid)
+    """Return whether a grid has cells: not where it is a list of points, has no vertices or ones that do not meet."""
+    try:
+        grid_corners(grid)
+    except GridError:
+        return False
+    return True
 
 
 def grid_areas(grid: xr.Dataset, *, great_circles: bool = False) -> np.ndarray:
     """Return flat cell areas in steradians: exact ones, or those of great-circle polygons, as ESMF has them.
 
-    Zero throughout for curvilinear grids, and for lists of points, which have no polygons; exact areas are
-    known of octahedral grids alone among these.
+    Cells of curvilinear grids are polygons either way. Zero throughout where these have no vertices, and for lists of
+    points, which have no polygons; exact areas are known of octahedral grids alone among these.
     """
     if is_point_list(grid):
         n = None if great_circles else octahedral_number(grid.latitude.values, grid.longitude.values)
         return np.zeros(grid.latitude.size) if n is None else octahedral_areas(n)
-    if grid.latitude.ndim == 2:
+    if not _has_corners(grid):
         return np.zeros(grid.latitude.size)
     rows, columns = grid_corners(grid)
+    if grid.latitude.ndim == 2:
+        return curvilinear_areas(rows, columns).ravel()
     if great_circles:
         return polygon_areas(rows, columns).ravel()
     return cell_areas(
@@ -310,7 +318,5 @@ def _grid_from(dataset: xr.Dataset, letter: str, shape: tuple[int, ...], rectili
     coords: dict[str, Any] = {"latitude": (("y", "x"), latitude), "longitude": (("y", "x"), longitude)}
     if f"yb_{letter}" in dataset:
         for axis, name in (("latitude", f"yb_{letter}"), ("longitude", f"xb_{letter}")):
-            corners = dataset[name].values
-            vertices = np.stack([corners[:-1, :-1], corners[:-1, 1:], corners[1:, 1:], corners[1:, :-1]], -1)
-            coords[f"{axis}_bounds"] = (("y", "x", "vertices"), vertices)
+            coords[f"{axis}_bounds"] = (("y", "x", "vertices"), vertices_of_corners(dataset[name].values))
     return xr.Dataset(coords=coords)

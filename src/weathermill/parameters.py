@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from weathermill.errors import ParameterError
+from weathermill.fields.vocabulary import name_fault
 
 #: Names that verification gives to regions of its own.
 STANDARD_REGIONS = ("global", "tropics", "extratropics_north", "extratropics_south")
@@ -43,6 +44,15 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
+#: Axes that ``ingest.select`` has no part in, and what has.
+_CHOSEN_OTHERWISE = {
+    "time": "ingest.start and ingest.stop",
+    "level": "ingest.levels",
+    "latitude": "the regrid stage",
+    "longitude": "the regrid stage",
+}
+
+
 class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
@@ -51,8 +61,10 @@ class IngestParameters(_Parameters):
     """What to take from the sources.
 
     ``levels`` are pressures in hPa; ``start`` and ``stop`` bound time half open, [start, stop), in ISO 8601;
-    ``units`` gives the units of variables whose file does not say them, or says them wrongly; ``allow_missing`` names
-    the variables that may have missing values, which no loss and no score counts.
+    ``units`` gives the units of variables and coordinates whose file does not say them, or says them wrongly; ``names``
+    gives canonical names to variables and coordinates by the file's name, before any recognition; ``select`` takes one
+    value along dimensions beside time, level and place, such as a lead time or a member (``{step: 6h, number: 0}``).
+    ``allow_missing`` names the variables that may have missing values, which no loss and no score counts.
 
     ``forcing_variables`` are inputs of the network that it does not predict. ``missing_steps`` says what to do about
     whole steps that are missing: refuse, leave a gap that no training window crosses, or interpolate up to
@@ -69,6 +81,8 @@ class IngestParameters(_Parameters):
     start: IsoTime | None = None
     stop: IsoTime | None = None
     units: dict[str, str] = {}
+    names: dict[str, str] = {}
+    select: dict[str, Annotated[str | int | float, BeforeValidator(_iso)]] = {}
     missing_steps: Literal["refuse", "gap", "interpolate"] = "gap"
     longest_interpolated: int = Field(1, ge=1)
     fill: dict[str, float | Literal["nearest", "climatology"]] = {}
@@ -79,6 +93,12 @@ class IngestParameters(_Parameters):
     def _something(self) -> IngestParameters:
         if not self.variables and not self.surface_variables:
             raise ValueError("name at least one of variables and surface_variables")
+        for name, target in self.names.items():
+            if fault := name_fault(target):
+                raise ValueError(f"names calls {name} {target!r}, {fault}")
+        for axis, instead in _CHOSEN_OTHERWISE.items():
+            if axis in self.select:
+                raise ValueError(f"select names {axis}, which is chosen by {instead}")
         dynamic = {*self.variables, *self.surface_variables, *self.forcing_variables}
         for name in self.allow_missing:
             if name in self.static_variables:

@@ -10,11 +10,11 @@ from weathermill.fields.timeaxis import (
     gaps,
     require_some,
     selection,
-    snap,
     step_seconds,
     to_axis_type,
     usual_step,
 )
+from weathermill.fields.timecoding import snap
 
 SIX_HOURS = np.datetime64("2020-01-01", "ns") + np.arange(8) * np.timedelta64(6, "h")
 

@@ -23,6 +23,7 @@ from weathermill.errors import (
     TimeAxisError,
 )
 from weathermill.fields.assembly import Piece, holds_level, join_times, level_positions
+from weathermill.fields.choices import SourceOptions
 from weathermill.fields.conversion import conversion_for
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
 from weathermill.fields.derived import derive, plan_derivations
@@ -53,6 +54,9 @@ def canonicalise(
     stop: Any = None,
     source_names: Sequence[str] | None = None,
     units: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
+    select: Mapping[str, Any] | None = None,
+    strict: bool = True,
     block_bytes: int = BLOCK_BYTES,
     findings: MutableSequence[Finding] | None = None,
 ) -> xr.Dataset:
@@ -76,7 +80,9 @@ def canonicalise(
     source_names
         For messages.
     units
-        Canonical name -> units to take for a variable, whatever the file says.
+        Canonical name -> units to take for a variable, whatever the file says; also of coordinates, by the file's name.
+    names, select, strict
+        See :class:`weathermill.fields.choices.SourceOptions`.
     block_bytes
         Aimed-at size of a block in memory.
     findings
@@ -93,6 +99,8 @@ def canonicalise(
     ------
     MissingVariableError, MissingLevelError
         Naming what the sources offer.
+    ParameterError
+        Where ``names`` or ``select`` name what no source has.
     UnitsError
         Where units are missing and the values do not tell, or cannot be converted.
     EmptySelectionError
@@ -102,7 +110,8 @@ def canonicalise(
     TimeAxisError
         Where a time occurs twice with different values, or calendars are mixed.
     """
-    surveyed = survey(sources, source_names, findings)
+    options = SourceOptions(names or {}, select or {}, units or {}, strict)
+    surveyed = survey(sources, source_names, findings, options)
     _require_distinct([*variables, *surface_variables, *static_variables])
     flat = [name for name in variables if name not in CONVENTIONS and split_flat_name(name)]
     pressure = [name for name in variables if name not in flat]

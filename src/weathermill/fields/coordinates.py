@@ -7,11 +7,14 @@ from collections.abc import MutableSequence
 import numpy as np
 import xarray as xr
 
-from weathermill.errors import CoordinateError, UnitsError
-from weathermill.fields.findings import Finding, tell
-from weathermill.fields.units import linear_conversion, normalise_spelling
+from weathermill.errors import CoordinateError
+from weathermill.fields.findings import Finding
+from weathermill.fields.horizontal import describes_the_same, in_degrees, require_angle, require_degrees
+from weathermill.fields.vertical import levels_in_hectopascals, other_verticals, problems, vertical_of
 
 TIME, LEVEL, LATITUDE, LONGITUDE = "time", "level", "latitude", "longitude"
+
+_AXES = (TIME, LEVEL, LATITUDE, LONGITUDE)
 
 #: Names under which two-dimensional coordinates are kept while their dimensions bear the plain names.
 CURVILINEAR = {LATITUDE: "latitude_of_points", LONGITUDE: "longitude_of_points"}
@@ -25,12 +28,15 @@ _NAMES = {
     LEVEL: (
         "level",
         "pressure_level",
+        "pressure_levels",
         "plev",
+        "plevs",
         "isobaricinhpa",
         "isobaricinpa",
         "isobaric",
         "pressure",
         "lev",
+        "levelist",
     ),
     LATITUDE: ("latitude", "lat", "nav_lat", "rlat", "y", "nlat", "xlat"),
     LONGITUDE: ("longitude", "lon", "long", "nav_lon", "rlon", "x", "nlon", "xlong"),
@@ -42,11 +48,21 @@ _STANDARD_NAMES = {
     LONGITUDE: ("longitude",),
 }
 _ANGLE_UNITS = {
-    LATITUDE: ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn"),
-    LONGITUDE: ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese"),
+    axis: tuple(
+        f"{degrees}{joint}{point}"
+        for degrees in ("degrees", "degree", "deg")
+        for joint in ("_", "")
+        for point in (word, word[0])
+    )
+    for axis, word in ((LATITUDE, "north"), (LONGITUDE, "east"))
 }
-_MODEL_LEVELS = ("hybrid", "sigma", "eta", "modellevel", "model_level", "model_level_number", "hybrid_level")
-_HEIGHT_NAMES = ("height", "heightaboveground", "height_above_ground", "z_height")
+# Coordinates of a projection or of rotated poles, whatever their names and units are.
+_SAID = ("units", "standard_name")
+_PROJECTED = ("grid_latitude", "grid_longitude", "projection_x_coordinate", "projection_y_coordinate")
+
+#: Attribute of a standardised dataset: dimension -> (what is wrong with fields on it, remedy), of other levels than
+#: pressures.
+VERTICAL = "weathermill_other_levels"
 
 
 def bounds_names(dataset: xr.Dataset) -> set[str]:
@@ -86,29 +102,66 @@ def find_coordinate(dataset: xr.Dataset, axis: str) -> str | None:
     Returns
     -------
     str or None
-        Scalars and one-dimensional variables come before two-dimensional ones; among them names come before
-        standard names, and standard names before units.
+        One-dimensional variables come before scalars and two-dimensional ones; among them names come before
+        standard names, and standard names before units. Maps of latitude and longitude come before
+        one-dimensional axes along the same dimensions that differ from them, since these are nominal then.
     """
+    if axis in _ANGLE_UNITS:
+        return find_horizontal(dataset)[0 if axis == LATITUDE else 1]
+    ranked = _ranked(dataset, axis)
+    return min(ranked)[2] if ranked else None
+
+
+def find_horizontal(dataset: xr.Dataset) -> tuple[str | None, str | None]:
+    """Return the names of the variables that hold latitude and longitude; see `find_coordinate`."""
+    ranked = [_ranked(dataset, axis) for axis in (LATITUDE, LONGITUDE)]
+    best = tuple(min(names)[2] if names else None for names in ranked)
+    flat = [[name for name in names if dataset.variables[name[2]].ndim == 1] for names in ranked]
+    maps = [[name for name in names if dataset.variables[name[2]].ndim == 2] for names in ranked]
+    if not all(flat) or not all(maps):
+        return best[0], best[1]
+    axes = [dataset.variables[min(names)[2]] for names in flat]
+    _, _, wide = min(maps[0])
+    beside = [name for name in maps[1] if dataset.variables[name[2]].dims == dataset.variables[wide].dims]
+    if not beside:
+        return best[0], best[1]
+    pair = (wide, min(beside)[2])
+    dims = dataset.variables[wide].dims
+    if {axes[0].dims[0], axes[1].dims[0]} != set(dims):
+        fields = [
+            sum(need <= set(variable.dims) for variable in dataset.data_vars.values())
+            for need in ({axes[0].dims[0], axes[1].dims[0]}, set(dims))
+        ]
+        return pair if fields[1] > fields[0] else (best[0], best[1])
+    same = describes_the_same(*axes, *(dataset.variables[name] for name in pair))
+    return (min(flat[0])[2], min(flat[1])[2]) if same else pair
+
+
+def _ranked(dataset: xr.Dataset, axis: str) -> list[tuple[int, float, str]]:
+    """Return candidates for an axis: dimensionality first, then how plainly they are said to be it."""
     bounds = bounds_names(dataset)
-    ranked: list[tuple[int, int, str]] = []
+    ranked: list[tuple[int, float, str]] = []
     for name, variable in dataset.variables.items():
         name = str(name)
         if name in bounds or variable.ndim > 2:
             continue
-        if name not in dataset.coords and name not in dataset.dims and variable.ndim == 0:
+        is_coordinate = name in dataset.coords or name in dataset.dims
+        if not is_coordinate and variable.ndim == 0:
             continue
         lower = name.lower()
-        units = str(variable.attrs.get("units", "")).lower()
+        units = _spaceless(variable.attrs.get("units", ""))
         standard_name = variable.attrs.get("standard_name")
-        is_coordinate = name in dataset.coords or name in dataset.dims
         if not is_coordinate and lower not in _NAMES[axis][:4]:
             continue
         if axis == TIME and not is_time_like(variable):
             continue
         if axis == TIME and standard_name in ("forecast_reference_time", "forecast_period"):
             continue
-        if axis in _ANGLE_UNITS and not np.issubdtype(variable.dtype, np.number):
+        if axis in _ANGLE_UNITS and (
+            not np.issubdtype(variable.dtype, np.number) or standard_name in _PROJECTED
+        ):
             continue
+        rank: float | None = None
         if lower in ("y", "x", "rlat", "rlon", "nlat", "nlon") and axis in _ANGLE_UNITS:
             # Projection and rotated coordinates are no geographical ones unless the units say so.
             rank = 2 if units in _ANGLE_UNITS[axis] else None
@@ -118,15 +171,27 @@ def find_coordinate(dataset: xr.Dataset, axis: str) -> str | None:
             rank = 1
         elif axis in _ANGLE_UNITS and units in _ANGLE_UNITS[axis]:
             rank = 2
-        elif name in dataset.dims and (axis == TIME or (axis == LEVEL and _is_pressure_unit(units))):
+        elif name in dataset.dims and axis in (TIME, LEVEL):
             rank = 3
-        else:
-            rank = None
-        if axis == LEVEL and rank is not None and _is_no_pressure(lower, variable):
+        if axis == LEVEL and rank is not None and not _counts_pressure(dataset, name, variable):
             rank = None
         if rank is not None:
-            ranked.append((1 if variable.ndim == 2 else 0, rank, name))
-    return min(ranked)[2] if ranked else None
+            # Scalars beside a dimension are left over from a selection.
+            ranked.append(((1, 0, 2)[variable.ndim], rank, name))
+    return ranked
+
+
+def _spaceless(units: object) -> str:
+    return str(units).strip().lower().replace(" ", "_").replace("°", "degrees").replace("degs_", "deg_")
+
+
+def _counts_pressure(dataset: xr.Dataset, name: str, variable: xr.Variable) -> bool:
+    """Whether a coordinate is pressure, and no nominal one along model levels."""
+    if not vertical_of(name, variable).pressure:
+        return False
+    return not any(
+        dim != name and vertical_of(dim, dataset.variables.get(dim)).words for dim in variable.dims
+    )
 
 
 def undecoded_time(dataset: xr.Dataset) -> str | None:
@@ -136,60 +201,6 @@ def undecoded_time(dataset: xr.Dataset) -> str | None:
         if str(name).lower() in _NAMES[TIME] and np.issubdtype(variable.dtype, np.number):
             return f"{name} with the units {variable.attrs.get('units', 'none')!r}"
     return None
-
-
-def _is_pressure_unit(units: str) -> bool:
-    if not units:
-        return False
-    try:
-        linear_conversion(units, "Pa")
-    except UnitsError:
-        return False
-    return True
-
-
-def _is_no_pressure(lower_name: str, variable: xr.Variable) -> bool:
-    """Whether a vertical coordinate is a height or model level, by what its attributes say."""
-    if lower_name in _MODEL_LEVELS + _HEIGHT_NAMES:
-        return True
-    if "formula_terms" in variable.attrs:
-        return True
-    standard_name = str(variable.attrs.get("standard_name", ""))
-    if standard_name.startswith(("atmosphere_", "height", "altitude", "depth", "model_level")):
-        return True
-    units = str(variable.attrs.get("units", ""))
-    return bool(units) and not _is_pressure_unit(units) and normalise_spelling(units) != "1"
-
-
-def model_level_dimension(dataset: xr.Dataset, dims: tuple[str, ...]) -> str | None:
-    """Return the dimension among ``dims`` that counts model levels, or None."""
-    for dim in dims:
-        if dim.lower() in _MODEL_LEVELS:
-            return dim
-        if dim in dataset.variables and _is_no_pressure(dim.lower(), dataset.variables[dim]):
-            return dim
-    return None
-
-
-def levels_in_hectopascals(
-    variable: xr.Variable | xr.DataArray, source: str, findings: MutableSequence[Finding] | None = None
-) -> np.ndarray:
-    """Return pressure levels in hPa, float64, rounded to 1e-6 hPa.
-
-    Without units, values above 1100 are taken for Pa, others for hPa, and told.
-
-    Raises
-    ------
-    UnitsError
-        Where the units are no pressure.
-    """
-    values = np.atleast_1d(np.asarray(variable.values, dtype=np.float64))
-    units = str(variable.attrs.get("units", "")).strip()
-    if not units or normalise_spelling(units) == "1":
-        units = "Pa" if np.nanmax(values) > 1100.0 else "hPa"
-        tell(findings, "info", LEVEL, f"{source} gives no unit for its levels; {units} is assumed")
-    scale, offset = linear_conversion(units, "hPa")
-    return np.round(values * scale + offset, 6)
 
 
 def clean_angles(values: np.ndarray, full_turn: bool) -> np.ndarray:
@@ -273,6 +284,9 @@ def standardise(
                 where=source,
                 remedy=f"Name it {axis}, or give it the units degrees_{direction}.",
             )
+    for axis in (LATITUDE, LONGITUDE):
+        require_angle(axis, str(found[axis]), dataset.variables[found[axis]], source)
+        dataset = in_degrees(dataset, str(found[axis]))
     latitude, longitude = dataset[found[LATITUDE]], dataset[found[LONGITUDE]]
     if latitude.ndim == 1 and latitude.dims == longitude.dims:
         raise CoordinateError(
@@ -289,6 +303,10 @@ def standardise(
         raise CoordinateError(
             f"latitude has the dimensions {latitude.dims}, longitude {longitude.dims}", where=source
         )
+    others = problems(other_verticals(dataset), dataset.sizes)
+    if latitude.ndim == 1:
+        said = any(coordinate.attrs.get(key) for coordinate in (latitude, longitude) for key in _SAID)
+        require_degrees(latitude.values, longitude.values, said, source)
     coordinates = {}
     renames: dict[str, str] = {}
     for axis, name in found.items():
@@ -309,6 +327,10 @@ def standardise(
         coordinates[axis] = variable
     dropped = [str(name) for name in dataset.coords]
     dataset = dataset.drop_vars(dropped)
+    # Levels of another kind, and dimensions that say nothing, do not bear the names that axes have here.
+    taken = {dim: f"{dim}_of_file" for dim in dataset.dims if dim in _AXES and dim not in renames}
+    dataset = dataset.rename_dims(taken)
+    others = {taken.get(dim, dim): text for dim, text in others.items() if dim not in renames}
     dataset = dataset.rename_dims(
         {old: new for old, new in renames.items() if old != new and old in dataset.dims}
     )
@@ -320,12 +342,12 @@ def standardise(
             continue
         values = _coordinate_values(axis, variable, source, findings)
         canonical[axis] = (axis, values) if variable.ndim == 1 else ((), values.reshape(()))
-    return dataset.assign_coords(canonical)
+    return dataset.assign_coords(canonical).assign_attrs({VERTICAL: others})
 
 
 def _coordinate_values(axis, variable, source, findings) -> np.ndarray:
     if axis == LEVEL:
-        return levels_in_hectopascals(variable, source, findings)
+        return levels_in_hectopascals(variable, source, findings, str(variable.name))
     if axis == TIME:
         values = np.atleast_1d(variable.values)
         return values.astype("datetime64[ns]") if np.issubdtype(values.dtype, np.datetime64) else values

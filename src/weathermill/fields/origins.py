@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from weathermill.fields.choices import SourceOptions
 from weathermill.fields.coordinates import TIME
 from weathermill.fields.findings import Held
 from weathermill.fields.opening import OpenedSources
@@ -26,6 +27,8 @@ from weathermill.fields.timeaxis import selection
 # The keys of `Dataset.encoding` under which traces travel: of fields to be stored, and of fields that come from a store.
 _TRACE = "weathermill_trace"
 _STORED = "weathermill_stored_trace"
+
+_AS_THEY_ARE = SourceOptions()
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
-def step_origins(opened: OpenedSources, times: np.ndarray) -> tuple[tuple[str, ...], str]:
+def step_origins(
+    opened: OpenedSources, times: np.ndarray, options: SourceOptions = _AS_THEY_ARE
+) -> tuple[tuple[str, ...], str]:
     """Say what each time step comes from.
 
     Parameters
@@ -86,6 +91,8 @@ def step_origins(opened: OpenedSources, times: np.ndarray) -> tuple[tuple[str, .
     times
         (time,) of the fields, datetime64[ns] or cftime. A time that no source has counts as made of its two
         neighbours.
+    options
+        Names and values to select, as the fields were made with.
 
     Returns
     -------
@@ -95,7 +102,7 @@ def step_origins(opened: OpenedSources, times: np.ndarray) -> tuple[tuple[str, .
         Digest of the sources without times.
     """
     # Whoever made the fields has told what there is to tell.
-    surveyed = survey(opened.datasets, opened.names, Held("origins"))
+    surveyed = survey(opened.datasets, opened.names, Held("origins"), options)
     identities = [digest([d.size, d.modified, d.sha256]) for d in opened.descriptions]
     holders: dict[Any, list[str]] = {}
     timeless = []
@@ -129,6 +136,7 @@ def trace_to_sources(
     made_by: Sequence[Any],
     *,
     mean_over: tuple[Any, Any] | None = None,
+    options: SourceOptions = _AS_THEY_ARE,
 ) -> None:
     """Trace canonical fields to their sources, and have them carry the trace.
 
@@ -142,9 +150,11 @@ def trace_to_sources(
         All else that determines values, as JSON can hold it: parameters and the digest of the code.
     mean_over
         [start, stop), a period whose mean enters every step; None where there is none.
+    options
+        Names and values to select, as the fields were made with.
     """
     times = fields[TIME].values if TIME in fields.coords else np.array([], dtype="datetime64[ns]")
-    origins, timeless = step_origins(opened, times)
+    origins, timeless = step_origins(opened, times, options)
     recipe = [list(made_by), timeless, *_frame(fields)]
     if mean_over is not None:
         inside = selection(times, *mean_over)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import WeathermillError
+from weathermill.fields.choices import Choice, SourceOptions
 from weathermill.fields.findings import Finding
 from weathermill.fields.geometry import has_pole_points, is_global_longitude
 from weathermill.fields.survey import Source
@@ -47,6 +49,8 @@ class Overview:
         What was noticed, and sources that cannot be used.
     reduced
         Whether a source lies on a reduced Gaussian grid, which only a parameter admits.
+    select
+        What is taken along dimensions beside time, level and place, of several lead times or members.
     """
 
     sources: list[str]
@@ -55,6 +59,7 @@ class Overview:
     grids: list[dict[str, Any]]
     findings: list[Finding]
     reduced: bool = False
+    select: dict[str, str] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Any]:
         """Return the `ingest` parameters that take all known variables at all times and shared levels."""
@@ -68,6 +73,8 @@ class Overview:
             "surface_variables": [*flat, *(v.name for v in usable if v.kind == "surface")],
             "static_variables": [v.name for v in usable if v.kind == "static"],
         }
+        if self.select:
+            parameters["select"] = dict(self.select)
         if self.time:
             parameters["start"] = self.time["first"]
         if self.reduced:
@@ -124,8 +131,15 @@ def _yaml(parameters: dict[str, Any]) -> list[str]:
             if value is None
             else (f"[{', '.join(map(str, value))}]" if isinstance(value, list) else f'"{value}"')
         )
+        if isinstance(value, dict):
+            text = "{" + ", ".join(f"{name}: {_quoted(chosen)}" for name, chosen in value.items()) + "}"
         lines.append(f"  {key}: {text}")
     return lines
+
+
+def _quoted(text: str) -> str:
+    """Quote a value for YAML unless it is a number, or a number with a unit."""
+    return text if re.fullmatch(r"0|-?[1-9]\d*(\.\d+)?(h|min|s)?", text) else f'"{text}"'
 
 
 def overview(sources: Sequence[xr.Dataset], source_names: Sequence[str]) -> Overview:
@@ -142,12 +156,16 @@ def overview(sources: Sequence[xr.Dataset], source_names: Sequence[str]) -> Over
         Sources whose coordinates make no sense become findings instead of errors.
     """
     findings: list[Finding] = []
-    surveyed: list[Source] = []
-    for dataset, name in zip(sources, source_names, strict=True):
-        try:
-            surveyed.append(Source(dataset, name, len(surveyed), findings))
-        except WeathermillError as error:
-            findings.append(Finding("error", name, error.what, error.remedy or ""))
+    surveyed = _surveyed(sources, source_names, findings, SourceOptions())
+    choices = _to_choose(surveyed)
+    select = {name: choice.texts[0] for name, choice in choices.items()}
+    if select:
+        # Fields that could not be used without a choice are looked at with the one that is proposed.
+        findings = [
+            Finding("warning", name, f"there are {choice.what}; {select[name]} is proposed", choice.remedy)
+            for name, choice in choices.items()
+        ]
+        surveyed = _surveyed(sources, source_names, findings, SourceOptions(select=select))
     grids = _grids(surveyed)
     if len(grids) > 1:
         findings.append(
@@ -161,7 +179,32 @@ def overview(sources: Sequence[xr.Dataset], source_names: Sequence[str]) -> Over
         time=_time(surveyed, findings),
         grids=grids,
         findings=list(dict.fromkeys(findings)),
+        select=select,
     )
+
+
+def _to_choose(surveyed: Sequence[Source]) -> dict[str, Choice]:
+    """Return the lead times and members of which one must be chosen before known variables can be used."""
+    choices: dict[str, Choice] = {}
+    for source in surveyed:
+        for offer in source.offers:
+            if not offer.problem or offer.variable not in CONVENTIONS:
+                continue
+            for dim in map(str, offer.array.dims):
+                choice = source.arranged.choices.get(dim)
+                if choice is not None and choice.kind in ("lead", "member"):
+                    choices.setdefault(dim, choice)
+    return choices
+
+
+def _surveyed(sources, source_names, findings: list[Finding], options: SourceOptions) -> list[Source]:
+    surveyed: list[Source] = []
+    for dataset, name in zip(sources, source_names, strict=True):
+        try:
+            surveyed.append(Source(dataset, name, len(surveyed), findings, options))
+        except WeathermillError as error:
+            findings.append(Finding("error", name, error.what, error.remedy or ""))
+    return surveyed
 
 
 def _variables(surveyed: Sequence[Source]) -> list[HeldVariable]:
@@ -175,7 +218,7 @@ def _variables(surveyed: Sequence[Source]) -> list[HeldVariable]:
             )
             entry.sources += 1
             for values, value in (
-                (entry.file_names, str(offer.array.name)),
+                (entry.file_names, offer.file_name),
                 (entry.units, str(offer.array.attrs.get("units", ""))),
             ):
                 if value not in values:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence
+from collections.abc import Mapping, MutableSequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import xarray as xr
 
-from weathermill.fields.coordinates import (
-    LATITUDE,
-    LEVEL,
-    LONGITUDE,
-    TIME,
-    model_level_dimension,
-)
+from weathermill.fields.choices import FILE_NAME, Choice
+from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME, VERTICAL
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.vocabulary import (
     CONVENTIONS,
@@ -24,7 +20,6 @@ from weathermill.fields.vocabulary import (
 )
 
 EXPVER = "expver"
-_ENSEMBLE = ("number", "realization", "member", "ensemble", "ens", "sample")
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,8 @@ class Offer:
         How many time steps the file stores together; 1 where it does not say.
     problem
         Why it cannot be used, or empty.
+    remedy
+        What to do about the problem; may be empty.
     """
 
     variable: str
@@ -56,6 +53,7 @@ class Offer:
     levels: np.ndarray | None
     native_time_chunk: int = 1
     problem: str = ""
+    remedy: str = ""
 
     @property
     def convention(self) -> VariableConvention | None:
@@ -63,9 +61,14 @@ class Offer:
         return CONVENTIONS.get(self.variable)
 
     @property
+    def file_name(self) -> str:
+        """The file's name for it."""
+        return str(self.array.encoding.get(FILE_NAME, self.array.name))
+
+    @property
     def label(self) -> str:
         """The file's name for it, with the source."""
-        return f"{self.source}:{self.array.name}"
+        return f"{self.source}:{self.file_name}"
 
 
 def recognise(name: str, array: xr.DataArray, on_levels: bool) -> str | None:
@@ -105,7 +108,11 @@ def recognise(name: str, array: xr.DataArray, on_levels: bool) -> str | None:
 
 
 def offers_of(
-    dataset: xr.Dataset, source: str, rank: int, findings: MutableSequence[Finding] | None = None
+    dataset: xr.Dataset,
+    source: str,
+    rank: int,
+    findings: MutableSequence[Finding] | None = None,
+    choices: Mapping[str, Choice] = MappingProxyType({}),
 ) -> list[Offer]:
     """Return what one source offers; data is not read.
 
@@ -117,6 +124,8 @@ def offers_of(
         Its name and its place among all sources.
     findings
         Where to record what was noticed.
+    choices
+        What there is to choose along dimensions beside time, level and place.
     """
     offers: dict[tuple[str, tuple | None], Offer] = {}
     for name, array in dataset.data_vars.items():
@@ -125,35 +134,43 @@ def offers_of(
             continue
         if array.dtype.kind not in "fiub":
             continue
-        offer = _offer(name, array, dataset, source, rank)
+        offer = _offer(name, array, dataset, source, rank, choices)
         key = (offer.variable, None if offer.levels is None else tuple(offer.levels))
         if key in offers:
             tell(
                 findings,
                 "warning",
                 offer.variable,
-                f"{source} holds it twice, as {offers[key].array.name} and {name}; the first is taken",
+                f"{source} holds it twice, as {offers[key].file_name} and {offer.file_name}; the first is taken",
             )
             continue
         offers[key] = offer
     return list(offers.values())
 
 
-def _offer(name: str, array: xr.DataArray, dataset: xr.Dataset, source: str, rank: int) -> Offer:
+def _offer(
+    name: str,
+    array: xr.DataArray,
+    dataset: xr.Dataset,
+    source: str,
+    rank: int,
+    choices: Mapping[str, Choice],
+) -> Offer:
     time_chunk = _native_time_chunk(array)
-    problem = ""
+    problem = remedy = ""
     levels: np.ndarray | None = None
-    model_dim = model_level_dimension(dataset, tuple(str(d) for d in array.dims if d != LEVEL))
+    vertical = dataset.attrs.get(VERTICAL, {})
     for dim in [str(d) for d in array.dims]:
         if dim in (TIME, LEVEL, LATITUDE, LONGITUDE, EXPVER):
             continue
+        choice = choices.get(dim)
         if array.sizes[dim] == 1:
             array = array.isel({dim: 0}, drop=True)
-        elif dim == model_dim:
-            problem = f"it is on {array.sizes[dim]} model levels ({dim}), not on pressure levels"
+        elif dim in vertical:
+            problem, remedy = vertical[dim]
             levels = np.array([])
-        elif dim.lower() in _ENSEMBLE:
-            problem = f"it has {array.sizes[dim]} ensemble members ({dim}); select one of them first"
+        elif choice is not None:
+            problem, remedy = f"it has {choice.what}", choice.remedy
         else:
             problem = (
                 f"it has the dimension {dim!r} of length {array.sizes[dim]} beside time, level and place"
@@ -165,13 +182,25 @@ def _offer(name: str, array: xr.DataArray, dataset: xr.Dataset, source: str, ran
             problem = "its level dimension has no values"
     flat = split_flat_name(name)
     if levels is None and flat is not None:
-        return Offer(flat[0], array, source, rank, np.array([flat[1]]), time_chunk, problem)
+        return Offer(flat[0], array, source, rank, np.array([flat[1]]), time_chunk, problem, remedy)
     scalar_level = LEVEL in dataset.coords and dataset[LEVEL].ndim == 0
     # A scalar level may stand beside fields of the surface, whose names then mean nothing on a level.
     if levels is None and scalar_level and recognise(name, array, on_levels=True):
         levels = dataset[LEVEL].values.reshape(1)
-    variable = recognise(name, array, on_levels=levels is not None) or name
-    return Offer(variable, array, source, rank, levels, time_chunk, problem)
+    if FILE_NAME in array.encoding:
+        # A user's table names it, which no recognition may overrule.
+        variable = flat[0] if flat is not None else name
+        on_levels = CONVENTIONS[variable].kind == "pressure" and flat is None
+        if not problem and on_levels != (levels is not None):
+            problem = f"ingest.names calls it {name}, " + (
+                "which is on pressure levels, and it has none"
+                if levels is None
+                else "which has no levels, and it is on pressure levels"
+            )
+            remedy = "Correct ingest.names; a field on one level is called after it, as geopotential_500."
+    else:
+        variable = recognise(name, array, on_levels=levels is not None) or name
+    return Offer(variable, array, source, rank, levels, time_chunk, problem, remedy)
 
 
 def _native_time_chunk(array: xr.DataArray) -> int:
@@ -186,7 +215,7 @@ def describe_offers(offers: list[Offer]) -> str:
     parts: dict[str, set] = {}
     names: dict[str, str] = {}
     for offer in offers:
-        names.setdefault(offer.variable, str(offer.array.name))
+        names.setdefault(offer.variable, offer.file_name)
         parts.setdefault(offer.variable, set()).update(() if offer.levels is None else offer.levels)
     texts = []
     for variable, levels in sorted(parts.items()):

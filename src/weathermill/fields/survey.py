@@ -8,43 +8,64 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from weathermill.errors import CoordinateError, MissingLevelError, MissingVariableError
+from weathermill.errors import CoordinateError, MissingLevelError, MissingVariableError, TimeAxisError
+from weathermill.fields.arrangement import arrange
 from weathermill.fields.assembly import holds_level
+from weathermill.fields.choices import SourceOptions, require_known
 from weathermill.fields.conversion import EQUIVALENTS
 from weathermill.fields.coordinates import TIME, standardise, undecoded_time
 from weathermill.fields.findings import Finding, Held, tell_together
 from weathermill.fields.layout import HorizontalOrder, horizontal_order
 from weathermill.fields.recognition import EXPVER, Offer, describe_offers, offers_of
-from weathermill.fields.timeaxis import calendar_of, selection, snap
+from weathermill.fields.timeaxis import calendar_of, selection
 from weathermill.fields.vocabulary import CONVENTIONS, canonical_for_alias, split_flat_name
+
+_AS_THEY_ARE = SourceOptions()
 
 
 class Source:
-    """One dataset with standardised coordinates, its horizontal order and its offers."""
+    """One dataset with standardised coordinates, its horizontal order and its offers.
+
+    Attributes
+    ----------
+    raw
+        The dataset with what the options and its lead time make of it, in the file's order and units.
+    left_out
+        Why nothing of it is offered (it does not hold what is selected), or empty.
+    """
 
     def __init__(
-        self, dataset: xr.Dataset, name: str, rank: int, findings: MutableSequence[Finding] | None = None
+        self,
+        dataset: xr.Dataset,
+        name: str,
+        rank: int,
+        findings: MutableSequence[Finding] | None = None,
+        options: SourceOptions = _AS_THEY_ARE,
     ) -> None:
         self.name = name
         self.attrs = dict(dataset.attrs)
-        self.raw = dataset
+        arranged = arrange(dataset, name, options, findings)
+        self.arranged = arranged
+        self.left_out = arranged.left_out
+        self.raw = dataset = arranged.dataset
         self.dataset = standardise(dataset, name, findings)
         self.order: HorizontalOrder = horizontal_order(self.dataset, name, findings)
-        self.offers: list[Offer] = offers_of(self.dataset, name, rank, findings)
-        self.times = self._times(dataset)
-        self.undecoded = None if self.times.size else undecoded_time(dataset)
+        self.offers: list[Offer] = []
+        self.times = np.array([], dtype="datetime64[ns]")
+        self.undecoded: str | None = None
+        if not self.left_out:
+            self.offers = offers_of(self.dataset, name, rank, findings, arranged.choices)
+            self.times = self._times()
+            self.undecoded = None if self.times.size else undecoded_time(dataset)
 
-    def _times(self, raw: xr.Dataset) -> np.ndarray:
+    def _times(self) -> np.ndarray:
         if TIME not in self.dataset.coords:
             return np.array([], dtype="datetime64[ns]")
         times = np.atleast_1d(self.dataset[TIME].values)
-        calendar_of(times) if times.size else None
-        for variable in raw.variables.values():
-            coarse = variable.encoding.get("dtype")
-            units = str(variable.encoding.get("units", ""))
-            if coarse == np.float32 and " since " in units and variable.shape == self.dataset[TIME].shape:
-                seconds = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}.get(units[0].lower(), 1.0)
-                return snap(times, _float32_spacing(times, units, seconds))
+        try:
+            calendar_of(times) if times.size else None
+        except TimeAxisError as error:
+            raise TimeAxisError(error.what, where=self.name, remedy=error.remedy) from error
         return times
 
     def positions(self, start: Any, stop: Any) -> np.ndarray:
@@ -72,16 +93,11 @@ class Source:
         return np.broadcast_to(versions, self.times.shape)[positions]
 
 
-def _float32_spacing(times: np.ndarray, units: str, seconds: float) -> float:
-    reference = np.datetime64(units.split(" since ")[1].strip().replace(" ", "T")[:10], "ns")
-    count = np.abs((times - reference).astype(np.int64)).max() / 1e9 / seconds
-    return float(np.spacing(np.float32(count))) * seconds
-
-
 def survey(
     sources: Sequence[xr.Dataset],
     source_names: Sequence[str] | None = None,
     findings: MutableSequence[Finding] | None = None,
+    options: SourceOptions = _AS_THEY_ARE,
 ) -> list[Source]:
     """Return what each source offers in canonical terms; data is not read.
 
@@ -93,15 +109,42 @@ def survey(
         For messages; ``source 0`` and so on by default.
     findings
         Where to record what was noticed.
+    options
+        Names, units and values to select, beyond what the sources say.
+
+    Raises
+    ------
+    ParameterError
+        Where no source has a name of the options, or a value to select.
     """
     names = list(source_names) if source_names is not None else [f"source {i}" for i in range(len(sources))]
     held = [Held(name) for name in names]
     surveyed = [
-        Source(dataset, name, rank, held[rank])
+        Source(dataset, name, rank, held[rank], options)
         for rank, (dataset, name) in enumerate(zip(sources, names, strict=True))
     ]
     tell_together(findings, held)
+    require_options(surveyed, sources, options)
     return surveyed
+
+
+def require_options(
+    surveyed: Sequence[Source], sources: Sequence[xr.Dataset], options: SourceOptions
+) -> None:
+    """Refuse options of which no source has the name or the value.
+
+    Raises
+    ------
+    ParameterError
+        With what there is.
+    """
+    held: dict[str, dict[str, None]] = {}
+    for source in surveyed:
+        for dimension, texts in source.arranged.held.items():
+            held.setdefault(dimension, {}).update(dict.fromkeys(texts))
+    seen = {name for source in surveyed for name in source.arranged.seen}
+    offered = (str(name) for dataset in sources for name in [*dataset.variables, *dataset.dims])
+    require_known(options, seen, held, offered)
 
 
 def find_offers(name: str, surveyed: Sequence[Source], *, on_levels: bool) -> list[Offer]:
@@ -145,7 +188,11 @@ def find_offers(name: str, surveyed: Sequence[Source], *, on_levels: bool) -> li
     if usable:
         return usable
     if found:
-        raise CoordinateError(f"{name} cannot be used: {found[0].problem}", where=found[0].label)
+        raise CoordinateError(
+            f"{name} cannot be used: {found[0].problem}",
+            where=found[0].label,
+            remedy=found[0].remedy or None,
+        )
     raise MissingVariableError(
         f"{name} is in none of the sources, which offer {describe_offers(every)}",
         where=", ".join(source.name for source in surveyed[:5]) + (", …" if len(surveyed) > 5 else ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,49 @@ def calendar_of(times: np.ndarray) -> str:
     return calendars.pop()
 
 
+_DATE = re.compile(
+    r"^(?P<year>\d{4})(?:-?(?P<month>\d\d?)(?:-?(?P<day>\d\d?))?)?"
+    r"(?:[T ](?P<hour>\d\d?)(?::?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:\.(?P<fraction>\d+))?)?)?)?"
+    r"(?P<zone>Z|[+-]\d\d(?::?\d\d)?)?$"
+)
+
+
+def parse_date(text: str) -> tuple[tuple[int, ...], float]:
+    """Split an ISO 8601 date, which need not exist in the Gregorian calendar.
+
+    Parameters
+    ----------
+    text
+        ``2020``, ``2020-02``, ``2020-02-30T06:00``, ``20200230T06``, with or without a time zone.
+
+    Returns
+    -------
+    tuple
+        (year, month, day, hour, minute, second, microsecond), and the hours by which the zone is ahead of UTC.
+
+    Raises
+    ------
+    ParameterError
+        Where the text is of another form.
+    """
+    match = _DATE.match(str(text).strip())
+    if match is None:
+        raise ParameterError(
+            f"the time {text!r} is no ISO 8601 date", remedy="Write it as 2020-01-31 or 2020-01-31T06:00."
+        )
+    parts = [
+        int(match[key] or default)
+        for key, default in zip(("year", "month", "day", "hour", "minute", "second"), "011000", strict=True)
+    ]
+    micro = int((match["fraction"] or "0").ljust(6, "0")[:6])
+    zone = match["zone"]
+    ahead = 0.0
+    if zone and zone != "Z":
+        digits = zone[1:].replace(":", "").ljust(4, "0")
+        ahead = (int(digits[:2]) + int(digits[2:]) / 60.0) * (-1.0 if zone[0] == "-" else 1.0)
+    return (*parts, micro), ahead
+
+
 def to_axis_type(when: Any, times: np.ndarray) -> Any:
     """Return a date in the type of a time axis: datetime64[ns] or a cftime object of the same calendar.
 
@@ -39,26 +83,33 @@ def to_axis_type(when: Any, times: np.ndarray) -> Any:
         Where the date does not exist in the axis' calendar or is not understood.
     """
     times = np.asarray(times)
-    if np.issubdtype(times.dtype, np.datetime64):
-        try:
-            return np.datetime64(when.isoformat() if isinstance(when, dt.datetime) else str(when), "ns")
-        except (ValueError, TypeError) as error:
-            raise ParameterError(f"the time {when!r} is no ISO 8601 date: {error}") from error
-    import cftime
-
+    plain = np.issubdtype(times.dtype, np.datetime64)
+    if isinstance(when, np.datetime64) and plain:
+        return when.astype("datetime64[ns]")
     calendar = calendar_of(times)
-    if hasattr(when, "calendar"):
+    if hasattr(when, "calendar") and not plain and when.calendar == calendar:
         return when
-    text = str(when).strip().replace(" ", "T")
-    date, _, clock = text.partition("T")
+    text = when.isoformat() if hasattr(when, "isoformat") else str(when)
+    if isinstance(when, np.datetime64):
+        text = str(when.astype("datetime64[us]"))
+    parts, ahead = parse_date(text)
+    shift = dt.timedelta(hours=ahead)
     try:
-        year, month, day = ([int(part) for part in date.split("-")] + [1, 1])[:3]
-        hour, minute, second = ([int(part) for part in clock.split(":")] if clock else []) + [0] * (
-            3 - (len(clock.split(":")) if clock else 0)
-        )
-        return cftime.datetime(year, month, day, hour, minute, second, calendar=calendar)
+        if plain:
+            year, month, day, hour, minute, second, micro = parts
+            # A day that does not exist, and an hour beyond 23, are refused by NumPy's own reading.
+            iso = f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}.{micro:06d}"
+            found = np.datetime64(iso, "us") - np.timedelta64(shift)
+            if not dt.datetime(1678, 1, 1) <= found.item() < dt.datetime(2262, 1, 1):
+                raise ValueError("datetime64[ns] reaches from 1678 to 2261")
+            return found.astype("datetime64[ns]")
+        import cftime
+
+        return cftime.datetime(*parts, calendar=calendar) - shift
     except ValueError as error:
-        raise ParameterError(f"the time {when!r} is no date of the {calendar} calendar: {error}") from error
+        raise ParameterError(
+            f"the time {text!r} is no date of the {calendar} calendar, which the data have: {error}"
+        ) from error
 
 
 def selection(times: np.ndarray, start: Any, stop: Any) -> np.ndarray:
@@ -122,29 +173,9 @@ def gaps(times: np.ndarray, step: float | None = None) -> list[tuple[int, float]
     return [(int(i), float(steps[i])) for i in np.flatnonzero(steps > step * 1.001)]
 
 
-def snap(times: np.ndarray, resolution_seconds: float) -> np.ndarray:
-    """Round datetime64 times that a coarse number type (float32 days) has blurred, where that is unambiguous.
-
-    Parameters
-    ----------
-    times
-        datetime64[ns].
-    resolution_seconds
-        The spacing of the number type at these values.
-
-    Returns
-    -------
-    numpy.ndarray
-        Times rounded to the coarsest of hour, minute or second that lies within the resolution of each
-        and keeps them distinct; unchanged where none does.
-    """
-    if not np.issubdtype(times.dtype, np.datetime64) or times.size == 0:
-        return times
-    nanoseconds = times.astype("datetime64[ns]").astype(np.int64)
-    for unit in (3600, 1800, 900, 600, 300, 60, 1):
-        quantum = unit * 1_000_000_000
-        rounded = (nanoseconds + quantum // 2) // quantum * quantum
-        within = np.abs(rounded - nanoseconds).max() <= max(resolution_seconds, 1e-3) * 1e9
-        if within and np.unique(rounded).size == np.unique(nanoseconds).size:
-            return rounded.astype("datetime64[ns]")
-    return times
+def missing_times(times: np.ndarray) -> np.ndarray:
+    """Return the positions at which there is no time (NaT)."""
+    times = np.asarray(times)
+    if np.issubdtype(times.dtype, np.datetime64):
+        return np.flatnonzero(np.isnat(times))
+    return np.flatnonzero([not hasattr(time, "timetuple") for time in times.reshape(-1)])

@@ -7,6 +7,7 @@ limits are wide: they are to find wrong units and damaged bytes, not remarkable 
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -264,6 +265,9 @@ _TABLE = (
 #: Canonical name -> convention, in the order of the table.
 CONVENTIONS: Mapping[str, VariableConvention] = MappingProxyType({entry.name: entry for entry in _TABLE})
 
+#: The canonical names of coordinates.
+AXES = ("time", "level", "latitude", "longitude")
+
 _FLAT = re.compile(r"^(?P<variable>.+?)_(?P<level>\d+(?:\.\d+)?)(?:hPa)?$")
 
 
@@ -281,6 +285,21 @@ def split_flat_name(name: str) -> tuple[str, float] | None:
         if entry.kind == "pressure" and (front == entry.name or front.lower() in entry.aliases):
             return entry.name, float(match["level"])
     return None
+
+
+def name_fault(name: str) -> str | None:
+    """Return why a variable cannot be given this name by a user's table, with the nearest names; None where it can.
+
+    Canonical names, names with their level (``geopotential_500``) and the four axes can be given.
+    """
+    if name in CONVENTIONS or name in AXES:
+        return None
+    if (parts := split_flat_name(name)) is not None and parts[0] == name.rsplit("_", 1)[0]:
+        return None
+    meant = canonical_for_alias(name)
+    near = meant or difflib.get_close_matches(name, [*CONVENTIONS, *AXES], n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(CONVENTIONS)}"
+    return f"which is no canonical name; {hint}"
 
 
 def flat_name(variable: str, level: float | None) -> str:

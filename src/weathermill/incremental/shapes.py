@@ -13,6 +13,7 @@ import xarray as xr
 from kedro.io import DataCatalog
 
 from weathermill.errors import WeathermillError
+from weathermill.fields.choices import SourceOptions
 from weathermill.fields.grids import named_grid
 from weathermill.fields.survey import Source, survey
 from weathermill.fields.vocabulary import CONVENTIONS, split_flat_name
@@ -136,7 +137,9 @@ def _of_fields(fields: xr.Dataset, parameters: Parameters) -> Shapes:
 def _of_sources(opened: Any, parameters: Parameters) -> Shapes:
     ingest = parameters.ingest
     with opened:
-        surveyed = survey(opened.datasets, opened.names)
+        surveyed = survey(
+            opened.datasets, opened.names, options=SourceOptions(ingest.names, ingest.select, ingest.units)
+        )
     wanted = {*ingest.variables, *ingest.surface_variables, *ingest.forcing_variables}
     wanted = {split_flat_name(name)[0] if _is_flat(name) else name for name in wanted}
     used = [s for s in surveyed if any(offer.variable in wanted for offer in s.offers)] or surveyed

@@ -6,6 +6,7 @@ import json
 
 import xarray as xr
 
+from weathermill.fields.choices import SourceOptions
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.filling import fill_missing
 from weathermill.fields.findings import Finding, Held
@@ -35,6 +36,8 @@ def _canonical(
         start=parameters.start,
         stop=parameters.stop,
         units=parameters.units,
+        names=parameters.names,
+        select=parameters.select,
         source_names=raw.names,
         findings=findings,
     )
@@ -89,4 +92,5 @@ def _trace(
         settle_reduced_grids(raw, parameters.reduced_grids, Held("ingest")),
         [chosen, code_digest(ingest_fields)],
         mean_over=(train.start, train.stop) if averaged else None,
+        options=SourceOptions(parameters.names, parameters.select, parameters.units),
     )

@@ -68,8 +68,8 @@ def test_single_points_are_no_map():
     )
     with pytest.raises(CoordinateError, match="single points or a reduced grid"):
         standardise(ds, "icon.nc")
-    ds = xr.Dataset(coords={"lat": (("j", "i"), np.zeros((3, 4))), "lon": (("i", "j"), np.zeros((4, 3)))})
-    with pytest.raises(CoordinateError, match="longitude \\('i', 'j'\\)"):
+    ds = xr.Dataset(coords={"lat": (("j", "i"), np.zeros((3, 4))), "lon": (("i", "k"), np.zeros((4, 3)))})
+    with pytest.raises(CoordinateError, match="longitude \\('i', 'k'\\)"):
         standardise(ds, "odd.nc")
 
 

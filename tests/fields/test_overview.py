@@ -57,8 +57,11 @@ def test_gaps_repeats_problems_and_strangers(make_source):
     assert seen.time["gaps"] == 1
     text = seen.to_text()
     assert "chlorophyll" in text and "(not in the vocabulary)" in text
-    assert "cannot be used: it has 2 ensemble members" in text
-    assert seen.parameters()["variables"] == ["temperature"]
+    assert any(
+        "there are 2 ensemble members along number (0, 1)" in finding.message for finding in seen.findings
+    )
+    assert seen.parameters()["variables"] == ["temperature", "specific_humidity"]
+    assert "select: {number: 0}" in text
 
 
 def test_repeated_times_of_one_variable(make_source):

@@ -256,11 +256,18 @@ def test_what_does_not_fit_is_refused(model, state, path, value, kind, message):
     assert caught.value.remedy or kind is WeathermillError or caught.value.where
 
 
-def test_contradictions_are_told(model, state):
+def test_contradictions_are_told(model, state, monkeypatch):
     payload = through_json(state)
     payload["coords"]["level"] = {"dims": ["storey"], "data": [], "attrs": {}}
-    with pytest.raises(ModelError, match=r"contradicts itself: .+ \[the request\]"):
+    with pytest.raises(CoordinateError, match=r"levels without units \(level\)"):
         answer(model, payload)
+
+    def nobody_thought_of_it(*given, **named):
+        raise ValueError("zero-size array")
+
+    monkeypatch.setattr(requests, "StateReader", nobody_thought_of_it)
+    with pytest.raises(ModelError, match=r"contradicts itself: .+ \[the request\]"):
+        answer(model, through_json(state))
 
 
 def test_more_that_does_not_fit(model, state):

@@ -122,7 +122,7 @@ def find_horizontal(dataset: xr.Dataset) -> tuple[str | None, str | None]:
         return best[0], best[1]
     axes = [dataset.variables[min(names)[2]] for names in flat]
     _, _, wide = min(maps[0])
-    beside = [name for name in maps[1] if dataset.variables[name[2]].dims == dataset.variables[wide].dims]
+    beside = [n for n in maps[1] if set(dataset.variables[n[2]].dims) == set(dataset.variables[wide].dims)]
     if not beside:
         return best[0], best[1]
     pair = (wide, min(beside)[2])

@@ -175,7 +175,7 @@ def find_offers(name: str, surveyed: Sequence[Source], *, on_levels: bool) -> li
             if offer.variable == wanted and (offer.levels is not None) == (on_levels or flat is not None)
         ]
         if flat and found:
-            with_level = [offer for offer in found if holds_level(offer, flat[1])]
+            with_level = [offer for offer in found if offer.problem or holds_level(offer, flat[1])]
             if not with_level:
                 raise MissingLevelError(
                     f"{flat[0]} has no level {flat[1]:g} hPa; it is offered at {level_text(found)} hPa",

@@ -121,6 +121,16 @@ class TimeAxisError(WeathermillError):
     default_remedy = "Give times of one calendar that increase evenly, or choose a period without the fault."
 
 
+class ImplausibleValueError(WeathermillError):
+    """Values are infinite, or stand for missing ones unsaid, or lie beyond what the variable can have."""
+
+    code = "WM209"
+    default_remedy = (
+        "Check the units of the source, declare its fill value (attribute _FillValue), or give the limits "
+        "of the variable: `ingest.limits`."
+    )
+
+
 class GridError(WeathermillError):
     """A grid is unknown, malformed or does not fit the operation."""
 

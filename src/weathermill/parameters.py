@@ -69,7 +69,8 @@ class IngestParameters(_Parameters):
     ``forcing_variables`` are inputs of the network that it does not predict. ``missing_steps`` says what to do about
     whole steps that are missing: refuse, leave a gap that no training window crosses, or interpolate up to
     ``longest_interpolated`` of them. ``fill`` fills missing values of named variables by a number, by the nearest value
-    or by the climatology of the training period. ``reduced_grids`` says whether sources on reduced Gaussian grids are
+    or by the climatology of the training period. ``limits`` gives the physical limits (low, high) of variables in
+    canonical units, where the vocabulary has none or too narrow ones. ``reduced_grids`` says whether sources on reduced Gaussian grids are
     refused, or expanded to the regular grid of the same rows, each row linearly along itself.
     """
 
@@ -87,6 +88,7 @@ class IngestParameters(_Parameters):
     longest_interpolated: int = Field(1, ge=1)
     fill: dict[str, float | Literal["nearest", "climatology"]] = {}
     allow_missing: list[str] = []
+    limits: dict[str, tuple[float, float]] = {}
     reduced_grids: Literal["refuse", "expand"] = "refuse"
 
     @model_validator(mode="after")
@@ -107,6 +109,11 @@ class IngestParameters(_Parameters):
                 )
             if name not in dynamic:
                 raise ValueError(f"allow_missing names {name}, which is not among the variables")
+        for name, (low, high) in self.limits.items():
+            if not low < high:
+                raise ValueError(f"limits of {name}: {low:g} is not below {high:g}")
+            if name not in {*dynamic, *self.static_variables}:
+                raise ValueError(f"limits names {name}, which is not among the variables")
         return self
 
 

@@ -370,8 +370,8 @@ def test_fields_of_other_types_and_empty_ones_are_resumed_too(tmp_path, monkeypa
     attach(chunked, Trace("recipe", ("a",) * 10))
     original, written = sharded.ShardedWriter._note, []
 
-    def interrupted(self, block, files):
-        original(self, block, files)
+    def interrupted(self, block, files, counts):
+        original(self, block, files, counts)
         written.append(sorted(files))
         if len(written) == 2:
             raise KeyboardInterrupt
@@ -430,12 +430,12 @@ def test_regridded_steps_stand_as_well(files, target):
     regrid(fields, files / "whole.zarr")
     assert contents(files / "regridded.zarr") == contents(files / "whole.zarr")
     # Other weights of the same name make everything anew.
-    other = dataclasses.replace(weights, s=weights.s * 2)
+    other = dataclasses.replace(weights, s=weights.s * 1.1)
     regrid(fields, files / "regridded.zarr", other)
     changed = xr.open_zarr(files / "regridded.zarr")["2m_temperature"].values
     if target is not None:
         np.testing.assert_allclose(
-            changed, 2 * xr.open_zarr(files / "whole.zarr")["2m_temperature"], rtol=1e-5
+            changed, 1.1 * xr.open_zarr(files / "whole.zarr")["2m_temperature"], rtol=1e-5
         )
 
 

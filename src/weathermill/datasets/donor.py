@@ -13,7 +13,17 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from weathermill.datasets.shards import Files, Layout, codecs, intact, read_notes, selected, shard_file
+from weathermill.datasets.block_counts import Counts, read_blocks
+from weathermill.datasets.shards import (
+    NOTES,
+    Files,
+    Layout,
+    codecs,
+    intact,
+    read_notes,
+    selected,
+    shard_file,
+)
 from weathermill.fields.origins import Trace
 
 logger = logging.getLogger(__name__)
@@ -51,6 +61,7 @@ class Donor:
     ) -> None:
         self.writer, self.old, self.notes, self.positions = writer, old, notes, positions
         self.layout = notes["layout"]
+        self._counts = read_blocks(writer.target / NOTES)
         self._intact: dict[int, bool] = {}
 
     @classmethod
@@ -94,8 +105,8 @@ class Donor:
                 logger.warning("%s: damaged steps are read from the sources again", self.writer.target)
         return self._intact[block]
 
-    def link(self, block: range, store: Path) -> Files | None:
-        """Link the shards of a block into the new store, if the old one has just this block."""
+    def link(self, block: range, store: Path) -> tuple[Files, Counts] | None:
+        """Link the shards of a block into the new store, if the old one has just this block and counted its values."""
         here = self.positions[block.start : block.stop]
         shard = self.layout[1]
         same = self.layout == [self.writer.layout.chunk, shard, codecs(self.writer.layout)]
@@ -105,7 +116,7 @@ class Donor:
         if length != len(block) or not np.array_equal(here, here[0] + np.arange(length)):
             return None
         old, new = int(here[0]) // shard, block.start // shard
-        if not self._holds(old):
+        if old not in self._counts or not self._holds(old):
             return None
         names = dict(zip(self._places(old).values(), self._places(new).values(), strict=True))
         files = {}
@@ -117,7 +128,7 @@ class Donor:
             except OSError:
                 shutil.copy2(self.writer.target / name, place)
             files[names[name]] = entry
-        return files
+        return files, dict(self._counts[old])
 
     def supplement(self, name: str, block: range, lazy: da.Array, axis: int) -> da.Array:
         """Take the steps of a block that the old store has from there, and only the others from ``lazy``."""

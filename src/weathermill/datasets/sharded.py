@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +28,7 @@ import xarray as xr
 import zarr
 from dask.system import CPU_COUNT
 
+from weathermill.datasets.block_counts import BlockCounts, Counts, from_json, to_json
 from weathermill.datasets.donor import Donor
 from weathermill.datasets.local import remove, replace, sync, writable
 from weathermill.datasets.shards import (
@@ -41,6 +42,7 @@ from weathermill.datasets.shards import (
     stored_file,
 )
 from weathermill.fields.origins import Trace, digest
+from weathermill.fields.plausibility import limits_of
 from weathermill.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -61,10 +63,23 @@ class ShardedWriter:
         Where the steps come from. Without one nothing is taken over, and nothing is left of an interrupted writing.
     afresh
         Take nothing over in any case.
+    count
+        Whether the values are those of canonical fields: they are counted as they pass, and judged by the limits of
+        their variables.
+    warned
+        Variables that were warned of when what the fields are made of was stored.
     """
 
     def __init__(
-        self, target: Path, fields: xr.Dataset, layout: Layout, trace: Trace | None, *, afresh: bool = False
+        self,
+        target: Path,
+        fields: xr.Dataset,
+        layout: Layout,
+        trace: Trace | None,
+        *,
+        afresh: bool = False,
+        count: bool = True,
+        warned: Collection[str] = (),
     ) -> None:
         self.target, self.fields, self.layout, self.trace = target, fields, layout, trace
         self.work = target.with_name(target.name + ".partial")
@@ -78,6 +93,7 @@ class ShardedWriter:
         self.varying = {str(name): v for name, v in fields.data_vars.items() if "time" in v.dims}
         self.flags = {name: v for name, v in self.varying.items() if v.dims == ("time",)}
         self.done: dict[int, Files] = {}
+        self.count, self.counts = count, BlockCounts(fields, warned)
         self.pool: ThreadPoolExecutor | None = None
         self.afresh = afresh or trace is None
 
@@ -88,6 +104,9 @@ class ShardedWriter:
         ------
         UnwritableOutputError
             If the operating system refuses to write there.
+        ImplausibleValueError
+            If values are infinite, or too many of them beyond the limits of their variable. What stood there stays, and
+            so does what was written, for the same run to go on with.
         """
         with writable(self.target):
             try:
@@ -116,12 +135,15 @@ class ShardedWriter:
         """Keep of an interrupted writing what holds, remove the rest, and write metadata, coordinates and statics."""
         self.target.parent.mkdir(parents=True, exist_ok=True)
         entries = [] if self.afresh else self._entries()
-        for block, key, files in entries:
+        counts: dict[int, Counts] = {}
+        for block, key, files, counted in entries:
             if block < len(self.blocks) and key == self._key(self.blocks[block]):
-                self.done[block] = files
+                self.done[block], counts[block] = files, counted
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             whole = list(pool.map(lambda files: intact(self.store, files), self.done.values()))
         self.done = {b: f for (b, f), good in zip(self.done.items(), whole, strict=True) if good}
+        for block in self.done:
+            self.counts.add(block, self.blocks[block].start, counts[block])
         if not self.done:
             remove(self.work)
         self.store.mkdir(parents=True, exist_ok=True)
@@ -132,7 +154,7 @@ class ShardedWriter:
         self._rewrite_journal()
         self._write_header()
 
-    def _entries(self) -> Iterator[tuple[int, str, Files]]:
+    def _entries(self) -> Iterator[tuple[int, str, Files, Counts]]:
         try:
             lines = self.journal.read_text().splitlines()
         except OSError:
@@ -140,26 +162,35 @@ class ShardedWriter:
         for line in lines:
             try:
                 entry = json.loads(line)
-                yield entry["block"], entry["key"], {n: (s, h) for n, (s, h) in entry["files"].items()}
-            except (ValueError, KeyError, TypeError):
+                files = {n: (s, h) for n, (s, h) in entry["files"].items()}
+                yield entry["block"], entry["key"], files, from_json(entry["values"])
+            except (ValueError, KeyError, TypeError, AttributeError):
                 # The last line of a killed process may be cut off; its block counts as not written.
                 return
 
     def _rewrite_journal(self) -> None:
         fresh = self.journal.with_name("journal.new")
         with fresh.open("w") as file:
-            for block, files in self.done.items():
-                file.write(json.dumps({"block": block, "key": self._key(self.blocks[block]), "files": files}))
-                file.write("\n")
+            for block in self.done:
+                file.write(self._line(block))
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.journal)
 
-    def _note(self, block: int, files: Files) -> None:
+    def _line(self, block: int) -> str:
+        entry = {
+            "block": block,
+            "key": self._key(self.blocks[block]),
+            "files": self.done[block],
+            "values": to_json(self.counts.blocks[block]),
+        }
+        return json.dumps(entry) + "\n"
+
+    def _note(self, block: int, files: Files, counts: Counts) -> None:
         self.done[block] = files
+        self.counts.add(block, self.blocks[block].start, counts)
         with self.journal.open("a") as file:
-            file.write(json.dumps({"block": block, "key": self._key(self.blocks[block]), "files": files}))
-            file.write("\n")
+            file.write(self._line(block))
             file.flush()
             os.fsync(file.fileno())
 
@@ -175,6 +206,8 @@ class ShardedWriter:
         )
         fixed = [name for name in template.data_vars if name not in self.varying]
         template = template.assign({name: template[name].compute() for name in fixed})
+        if self.count:
+            self.counts.add_static(template[fixed])
         template = template.assign_coords({name: c.compute() for name, c in template.coords.items()})
         template.to_zarr(
             header,
@@ -196,10 +229,11 @@ class ShardedWriter:
         donor = None if self.afresh else Donor.of(self)
         linked = 0
         for i in list(pending) if donor is not None else ():
-            files = donor.link(self.blocks[i], self.store)
-            if files is not None:
-                files |= self._compute([self.blocks[i]], None, self.flags)[0] if self.flags else {}
-                self._note(i, files)
+            taken = donor.link(self.blocks[i], self.store)
+            if taken is not None:
+                files, counts = taken
+                files |= self._compute([self.blocks[i]], None, self.flags)[0][0] if self.flags else {}
+                self._note(i, files, counts)
                 pending.remove(i)
                 linked += len(self.blocks[i])
         if resumed or linked:
@@ -210,26 +244,28 @@ class ShardedWriter:
                 resumed,
                 linked,
             )
+        self.counts.require(self.target)
         wave, left = _workers(), sum(len(self.blocks[i]) for i in pending)
         with Progress(label, left, "time steps") as progress:
             for start in range(0, len(pending), wave):
                 chosen = pending[start : start + wave]
                 stored = self._compute([self.blocks[i] for i in chosen], donor, self.varying)
-                for i, files in zip(chosen, stored, strict=True):
-                    self._note(i, files)
+                for i, (files, counts) in zip(chosen, stored, strict=True):
+                    self._note(i, files, counts)
                     progress.update(len(self.blocks[i]))
+                self.counts.require(self.target)
 
     def _compute(
         self, blocks: list[range], donor: Donor | None, variables: Mapping[str, xr.DataArray]
-    ) -> list[Files]:
-        """Compute and store blocks, each variable of each by a task of its own."""
+    ) -> list[tuple[Files, Counts]]:
+        """Compute, count and store blocks, each variable of each by a task of its own."""
         tasks, owners = [], []
-        stored: list[Files] = [{} for _ in blocks]
+        stored: list[tuple[Files, Counts]] = [({}, {}) for _ in blocks]
         for k, block in enumerate(blocks):
             for name, variable in variables.items():
                 axis = variable.dims.index("time")
                 if variable.dtype.kind not in "fiu":
-                    stored[k] |= self._store_encoded(name, block)
+                    stored[k][0].update(self._store_encoded(name, block))
                     continue
                 lazy = selected(variable, block)
                 if donor is not None and name not in self.flags:
@@ -246,15 +282,23 @@ class ShardedWriter:
                         axis=axis,
                         start=block.start,
                         shard=self.layout.shard,
+                        level=variable.dims.index("level") if "level" in variable.dims else None,
+                        limits=limits_of(name, variable.attrs) if self._counted(variable) else None,
                     )
                 )
-                owners.append(k)
+                owners.append((k, name))
         # Not by Dask's configuration, which a cluster sends to workers and tasks inside tasks would wait in.
         threads = dask.base.get_scheduler(collections=tasks) is dask.threaded.get
         results = dask.compute(*tasks, **({"pool": self.pool} if threads else {}))
-        for k, result in zip(owners, results, strict=True):
-            stored[k].update(result.reshape(-1)[0])
+        for (k, name), result in zip(owners, results, strict=True):
+            files, counts = result.reshape(-1)[0]
+            stored[k][0].update(files)
+            if counts is not None:
+                stored[k][1][name] = counts
         return stored
+
+    def _counted(self, variable: xr.DataArray) -> bool:
+        return self.count and variable.dtype.kind == "f"
 
     def _store_encoded(self, name: str, block: range) -> Files:
         """Store a variable of a type that xarray encodes on its way; such are small."""
@@ -265,12 +309,15 @@ class ShardedWriter:
         return stored_file(self.store, name, part[name].ndim, axis, block.start // self.layout.shard)
 
     def _finish(self) -> None:
+        self.counts.tell(self.target)
         with warnings.catch_warnings():
             # Consolidated metadata is not in the specification yet; readers that do not know it pass over it.
             warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
             zarr.consolidate_metadata(self.store, zarr_format=3)
         shards = {name: entry for files in self.done.values() for name, entry in files.items()}
         attributes: dict[str, Any] = {"version": 1, "shards": dict(sorted(shards.items()))}
+        if self.count:
+            attributes["values"] = to_json(self.counts.total)
         if self.trace is not None:
             attributes["recipe"] = self.trace.recipe
             attributes["origins"] = [[key, len(list(run))] for key, run in groupby(self.trace.origins)]
@@ -279,6 +326,8 @@ class ShardedWriter:
         notes.mkdir(exist_ok=True)
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         (notes / "zarr.json").write_text(json.dumps(group))
+        if self.count and self.trace is not None:
+            self.counts.write(notes)
         for file in (entry for entry in self.store.rglob("*") if entry.is_file()):
             if file.relative_to(self.store).as_posix() not in shards:
                 sync(file)

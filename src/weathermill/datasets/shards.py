@@ -16,6 +16,8 @@ import zarr
 
 from weathermill.datasets.local import sync
 from weathermill.fields.origins import digest
+from weathermill.fields.plausibility import Limits
+from weathermill.fields.value_counts import count_values
 
 #: A group inside the store, which xarray passes over: where the steps come from, and checksums of all shards.
 NOTES = "weathermill"
@@ -55,15 +57,28 @@ def selected(variable: xr.Variable | xr.DataArray, steps: range) -> da.Array:
 
 
 def store_shard(
-    block: np.ndarray, *, store: str, variable: str, axis: int, start: int, shard: int
+    block: np.ndarray,
+    *,
+    store: str,
+    variable: str,
+    axis: int,
+    start: int,
+    shard: int,
+    level: int | None = None,
+    limits: Limits | None = None,
 ) -> np.ndarray:
-    """Store one whole shard of one variable; return its file with size and SHA-256."""
+    """Store one whole shard of one variable; return its file with size and SHA-256, and what was counted of it.
+
+    With ``limits`` its values are counted while they are in memory anyway; ``level`` is the dimension of levels.
+    """
     array = zarr.open_array(store, path=variable, mode="r+", zarr_format=3)
     index = [slice(None)] * block.ndim
     index[axis] = slice(start, start + block.shape[axis])
     array[tuple(index)] = block
     result = np.empty((1,) * block.ndim, dtype=object)
-    result[(0,) * block.ndim] = stored_file(Path(store), variable, block.ndim, axis, start // shard)
+    files = stored_file(Path(store), variable, block.ndim, axis, start // shard)
+    counts = None if limits is None else count_values(block, limits.low, limits.high, axis, level)
+    result[(0,) * block.ndim] = files, counts
     return result
 
 

@@ -10,12 +10,14 @@ import dask
 import numpy as np
 import xarray as xr
 
+from weathermill.datasets.block_counts import from_json
 from weathermill.datasets.compression import DEFAULT, compressors
 from weathermill.datasets.local import LocalDataset
 from weathermill.datasets.sharded import ShardedWriter
 from weathermill.datasets.shards import Layout, read_notes
 from weathermill.errors import ResourceError, StoreError
 from weathermill.fields.origins import Trace, attach, trace_of
+from weathermill.fields.value_counts import attach_counts, counts_of
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +125,16 @@ class ZarrFieldsDataset(LocalDataset):
     Fields that carry a trace of their sources (`weathermill.fields.origins`) are not written anew where they stand: a
     killed saving goes on where it was, and steps that the old store has from the same sources are kept.
 
+    Values are counted as they are written, and a store with infinite values, or too many beyond the physical limits of
+    their variable, never takes its place (`weathermill.fields.value_counts`).
+
     ``load_args`` may hold ``made_by`` (the pipeline to name when the store is missing). ``save_args`` may hold
     ``chunk_bytes`` and ``shard_bytes``, ``compression`` (see `weathermill.datasets.compression`), and ``label`` for the
     progress line.
     """
 
     _afresh = False
+    _canonical = True
 
     def load(self) -> xr.Dataset:
         """Open the store lazily, one Dask chunk to a shard in time."""
@@ -141,6 +147,8 @@ class ZarrFieldsDataset(LocalDataset):
             if "recipe" in notes:
                 origins = tuple(key for key, count in notes["origins"] for _ in range(count))
                 attach(fields, Trace(notes["recipe"], origins), stored=True)
+            if "values" in notes:
+                attach_counts(fields, from_json(notes["values"]))
             return fields
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(
@@ -160,6 +168,7 @@ class ZarrFieldsDataset(LocalDataset):
         chunk, shard = aligned(data, *time_layout(data, **layout))
         codecs = compressors(self._save_args.get("compression", DEFAULT))
         trace = trace_of(data)
+        warned = [name for name, counts in counts_of(data).items() if counts.outside.any()]
         data = _with_plain_strings(data.drop_encoding())
         data.attrs["weathermill_shard_steps"] = shard
         encoding: dict[str, dict[str, Any]] = {}
@@ -178,7 +187,13 @@ class ZarrFieldsDataset(LocalDataset):
             if name not in encoding and variable.dtype.kind in "fiu":
                 encoding[str(name)] = {"compressors": codecs}
         writer = ShardedWriter(
-            self._filepath, data, Layout(chunk, shard, encoding), trace, afresh=self._afresh
+            self._filepath,
+            data,
+            Layout(chunk, shard, encoding),
+            trace,
+            afresh=self._afresh,
+            count=self._canonical,
+            warned=warned,
         )
         writer.write(self._save_args.get("label", f"write {self._filepath.name}"))
         self._afresh = False
@@ -207,6 +222,9 @@ def _time_encoding(data: xr.Dataset) -> dict[str, Any]:
 
 class ZarrArrayDataset(ZarrFieldsDataset):
     """As `ZarrFieldsDataset`, for one array with dimension ``time``, such as the normalised channels."""
+
+    # Normalised values have no physical limits.
+    _canonical = False
 
     def load(self) -> xr.DataArray:
         """Open the array lazily."""

@@ -13,8 +13,10 @@ from weathermill.errors import MissingDataError, WeathermillError
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
 from weathermill.fields.findings import Finding
 from weathermill.fields.grids import describe_grid, grid_of
+from weathermill.fields.plausibility import REMEDY, find_implausible, limits_of
 from weathermill.fields.timeaxis import calendar_of, first_text, gaps, step_seconds, usual_step
-from weathermill.fields.vocabulary import CONVENTIONS, convention_for, split_flat_name
+from weathermill.fields.value_counts import count_values, judge_values
+from weathermill.fields.vocabulary import CONVENTIONS, split_flat_name
 
 #: Time steps that are read: evenly spaced, the first and the last among them.
 SAMPLE_STEPS = 6
@@ -25,8 +27,8 @@ SAMPLE_BYTES = 2**30
 # Variables that have no value over land, or over sea, by their nature.
 _MASKED = ("sea_surface_temperature", "sea_ice_cover")
 
-# A share of values beyond the physical limits that no weather explains: units are wrong, or bytes.
-_WRONG_SHARE = 0.01
+#: What findings on values beyond their limits say.
+BEYOND_LIMITS = "beyond the physical limits"
 
 
 @dataclass(frozen=True)
@@ -242,18 +244,18 @@ def _sample_positions(n: int, count: int) -> np.ndarray:
 def _inspect_variable(variable: xr.DataArray, report: InspectionReport, sample_steps: int) -> None:
     name = str(variable.name)
     levels = list(variable[LEVEL].values) if LEVEL in variable.dims else [None]
-    convention = convention_for(name)
-    low, high = (convention.minimum, convention.maximum) if convention else (-np.inf, np.inf)
+    limits = limits_of(name, variable.attrs)
     if name not in CONVENTIONS and split_flat_name(name) is None:
         _note(
             report,
             "info",
             name,
-            "not in the vocabulary: it is taken as the file has it, and has no limits to check against",
+            "not in the vocabulary: it is taken as the file has it"
+            + ("" if limits.known else ", and has no limits to check against"),
         )
-    totals = np.zeros((len(levels), 4))
-    extremes = np.tile([np.inf, -np.inf], (len(levels), 1))
+    totals, counts = np.zeros((len(levels), 3)), None
     infinite = still = empty_steps = 0
+    implausible: dict[str, int] = {}
     previous: np.ndarray | None = None
     positions = _sample_positions(variable.sizes[TIME], sample_steps) if TIME in variable.dims else [None]
     for position in positions:
@@ -266,14 +268,12 @@ def _inspect_variable(variable: xr.DataArray, report: InspectionReport, sample_s
             still += 1
         previous = values
         clean = np.where(np.isfinite(values), values, np.nan)
-        outside = (clean < low) | (clean > high)
-        totals += np.stack(
-            [np.isfinite(values).sum(1), np.nansum(clean, 1), missing.sum(1), outside.sum(1)], axis=1
-        )
-        extremes[:, 0] = np.minimum(extremes[:, 0], np.where(np.isnan(clean), np.inf, clean).min(1))
-        extremes[:, 1] = np.maximum(extremes[:, 1], np.where(np.isnan(clean), -np.inf, clean).max(1))
-        size = values.shape[1]
-    seen = size * len(positions)
+        totals += np.stack([np.isfinite(values).sum(1), np.nansum(clean, 1), missing.sum(1)], axis=1)
+        here = count_values(clean, limits.low, limits.high, None, 0).moved(int(position or 0))
+        counts = here if counts is None else counts.add(here)
+        if (found := find_implausible(clean.astype(np.float32), limits)) is not None:
+            implausible[found.what] = implausible.get(found.what, 0) + int(found.where.sum())
+    assert counts is not None
     for i, level in enumerate(levels):
         valid = totals[i, 0]
         report.variables.append(
@@ -281,17 +281,19 @@ def _inspect_variable(variable: xr.DataArray, report: InspectionReport, sample_s
                 variable=name,
                 level=None if level is None else float(level),
                 units=str(variable.attrs.get("units", "")),
-                minimum=float(extremes[i, 0]) if valid else None,
+                minimum=float(counts.minimum[i]) if valid else None,
                 mean=float(totals[i, 1] / valid) if valid else None,
-                maximum=float(extremes[i, 1]) if valid else None,
-                missing_share=float(totals[i, 2] / seen),
-                outside_share=float(totals[i, 3] / seen),
+                maximum=float(counts.maximum[i]) if valid else None,
+                missing_share=float(totals[i, 2] / counts.seen),
+                outside_share=float(counts.outside[i] / counts.seen),
             )
         )
-    _judge_variable(report, name, levels, totals, extremes, seen, (low, high))
+    _judge_variable(report, variable, levels, totals, counts)
     sampled = f"of {len(positions)} sampled steps"
     if infinite:
         _note(report, "error", name, f"{infinite} values {sampled} are infinite", "Correct the source.")
+    for what, count in implausible.items():
+        _note(report, "error", name, f"{count} values {sampled} are {what}", REMEDY % name)
     if empty_steps and totals[:, 0].any():
         _note(
             report,
@@ -304,7 +306,9 @@ def _inspect_variable(variable: xr.DataArray, report: InspectionReport, sample_s
         _note(report, "warning", name, f"{still} {sampled} equal the one before in every value")
 
 
-def _judge_variable(report, name, levels, totals, extremes, seen, limits) -> None:
+def _judge_variable(report, variable, levels, totals, counts) -> None:
+    name, seen = str(variable.name), counts.seen
+
     def at(indices: Sequence[int]) -> str:
         if levels[0] is None:
             return ""
@@ -329,22 +333,11 @@ def _judge_variable(report, name, levels, totals, extremes, seen, limits) -> Non
             f"{100 * share:.3g} % of the sampled values are missing{at(holed)}",
             "" if name in _MASKED else "Training needs complete fields: fill the gaps, or leave it out.",
         )
-    beyond = [i for i in range(len(levels)) if totals[i, 3] > 0]
-    if beyond:
-        share = totals[beyond, 3].sum() / (seen * len(beyond))
-        found = f"{extremes[beyond, 0].min():.4g} to {extremes[beyond, 1].max():.4g}"
-        _note(
-            report,
-            "error" if share > _WRONG_SHARE else "warning",
-            name,
-            f"{100 * share:.3g} % of the sampled values lie beyond the physical limits {limits[0]:g} to"
-            f" {limits[1]:g}{at(beyond)}: they run from {found}",
-            "Check the units of the source, and whether its bytes are whole.",
-        )
+    report.findings.extend(judge_values(variable, counts, of="sampled values"))
     flat = [
         i
         for i in range(len(levels))
-        if totals[i, 0] > 1 and extremes[i, 0] == extremes[i, 1] and i not in empty
+        if totals[i, 0] > 1 and counts.minimum[i] == counts.maximum[i] and i not in empty
     ]
     if flat:
         _note(report, "warning", name, f"one and the same value everywhere in the sample{at(flat)}")

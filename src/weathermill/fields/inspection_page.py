@@ -34,7 +34,7 @@ _TEMPLATE = """<!DOCTYPE html>
 {% endfor %}</table>{% else %}<p>None.</p>{% endif %}
 <h2>What the data is</h2>
 <table>{% for key, value in facts %}<tr><th>{{ key }}</th><td>{{ value }}</td></tr>{% endfor %}</table>
-<h2>Variables, from a sample</h2>
+<h2>{% if whole %}Variables, from all steps (means from a sample){% else %}Variables, from a sample{% endif %}</h2>
 <table><tr><th>Variable</th><th class="n">Level (hPa)</th><th>Units</th><th class="n">Minimum</th>
 <th class="n">Mean</th><th class="n">Maximum</th><th class="n">Missing</th><th class="n">Beyond limits</th></tr>
 {% for v in variables %}<tr><td>{{ v.variable }}</td><td class="n">{{ v.level | number }}</td>
@@ -99,5 +99,6 @@ def render(report: InspectionReport) -> str:
             findings=report.findings,
             facts=_flattened(report.facts),
             variables=report.variables,
+            whole="values" in report.facts,
         )
     )

@@ -1,19 +1,19 @@
-"""What happens where values are missing."""
+"""What happens where values are missing, or cannot be."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 
 from weathermill.errors import MissingDataError
-from weathermill.fields.coordinates import TIME
+from weathermill.fields.plausibility import Limits, axes_of, limits_of, place_text, refuse_implausible
 
 
 def refuse_missing(fields: xr.Dataset, *, allow: Sequence[str] = ()) -> xr.Dataset:
-    """Return the same fields, which raise when a missing value is read.
+    """Return the same fields, which raise when a missing, infinite or impossible value is read.
 
     Nothing is read here: the check rides on the blocks as they are computed, so that fields of any size are
     checked whole, once, at no further reading.
@@ -21,7 +21,8 @@ def refuse_missing(fields: xr.Dataset, *, allow: Sequence[str] = ()) -> xr.Datas
     Parameters
     ----------
     fields
-        Canonical fields, lazy or not.
+        Canonical fields, lazy or not. Limits other than those of the vocabulary are those that
+        `weathermill.fields.plausibility.with_limits` gave.
     allow
         Variables that may have missing values (sea surface temperature, say).
 
@@ -29,25 +30,39 @@ def refuse_missing(fields: xr.Dataset, *, allow: Sequence[str] = ()) -> xr.Datas
     -------
     xarray.Dataset
         Of the same values. Computing it raises `MissingDataError`, which names the variable, the number of
-        missing values in the block and the first time that has one.
+        missing values in the block and the first time that has one, or `ImplausibleValueError` for values that
+        `weathermill.fields.plausibility.find_implausible` finds.
     """
+    return _checked(fields, list(fields.data_vars), allow)
+
+
+def refuse_infinite(fields: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    """Return the same fields, of which some raise when an infinite or impossible value is read; NaN passes.
+
+    For variables whose gaps are filled by other values, which must not be infinite or fill values themselves.
+    """
+    return _checked(fields, [name for name in names if name in fields.data_vars], names)
+
+
+def _checked(fields: xr.Dataset, names: Sequence[str], allow: Sequence[str]) -> xr.Dataset:
     checked = {}
-    for name, field in fields.data_vars.items():
-        if name in allow or field.dtype.kind != "f":
+    for name in names:
+        field = fields[name]
+        if field.dtype.kind != "f":
             continue
-        times = fields[TIME].values if TIME in field.dims else None
-        axis = field.dims.index(TIME) if TIME in field.dims else None
+        options = {
+            "name_of": str(name),
+            "dims": tuple(map(str, field.dims)),
+            "axes": axes_of(field),
+            "limits": limits_of(str(name), field.attrs),
+            "missing": name in allow,
+        }
         if isinstance(field.data, da.Array):
             data = field.data.map_blocks(
-                _check,
-                dtype=field.dtype,
-                meta=np.empty((0,) * field.ndim, field.dtype),
-                name_of=str(name),
-                times=times,
-                axis=axis,
+                _check, dtype=field.dtype, meta=np.empty((0,) * field.ndim, field.dtype), **options
             )
         else:
-            data = _check(field.data, name_of=str(name), times=times, axis=axis)
+            data = _check(field.data, **options)
         checked[name] = field.copy(data=data)
     return fields.assign(checked)
 
@@ -55,19 +70,29 @@ def refuse_missing(fields: xr.Dataset, *, allow: Sequence[str] = ()) -> xr.Datas
 def _check(
     block: np.ndarray,
     name_of: str,
-    times: np.ndarray | None,
-    axis: int | None,
+    dims: tuple[str, ...],
+    axes: Mapping[str, np.ndarray],
+    limits: Limits,
+    missing: bool,
     block_info: dict | None = None,
 ) -> np.ndarray:
-    missing = np.isnan(block)
-    if not missing.any():
-        return block
-    when = ""
-    if times is not None and axis is not None:
-        first = int(np.flatnonzero(missing.any(axis=tuple(i for i in range(block.ndim) if i != axis)))[0])
-        start = block_info[0]["array-location"][axis][0] if block_info and block_info.get(0) else 0
-        when = f", first at {times[start + first]}"
-    raise MissingDataError(
-        f"{name_of} has {int(missing.sum())} missing values (NaN) of {block.size} that were read together{when}",
-        remedy="Fill the gaps in the source, choose another period, or name the variable in ingest.allow_missing.",
-    )
+    location = block_info[0]["array-location"] if block_info and block_info.get(0) else None
+    offset = [0] * block.ndim if location is None else [start for start, _ in location]
+    # A minimum is NaN where anything is, and takes less time than looking for it.
+    if not missing and block.size and np.isnan(_minimum(block)):
+        gone = np.isnan(block)
+        first = np.unravel_index(int(np.argmax(gone)), block.shape)
+        place = place_text(dims, axes, [int(i) + o for i, o in zip(first, offset, strict=True)], prefix="")
+        raise MissingDataError(
+            f"{name_of} has {int(gone.sum())} missing values (NaN) of {block.size} that were read together, first at"
+            f" {place}",
+            remedy="Fill the gaps (ingest.fill) or correct the source, choose another period, or name the variable in"
+            " ingest.allow_missing.",
+        )
+    refuse_implausible(name_of, block, limits, dims, axes, offset=offset)
+    return block
+
+
+def _minimum(block: np.ndarray) -> float:
+    with np.errstate(invalid="ignore"):
+        return float(block.min())

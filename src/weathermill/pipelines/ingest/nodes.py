@@ -11,9 +11,11 @@ from weathermill.fields.conventions import canonicalise
 from weathermill.fields.filling import fill_missing
 from weathermill.fields.findings import Finding, Held
 from weathermill.fields.inspection import InspectionReport, inspect
-from weathermill.fields.missing import refuse_missing
+from weathermill.fields.inspection_counts import with_all_values
+from weathermill.fields.missing import refuse_infinite, refuse_missing
 from weathermill.fields.opening import OpenedSources
 from weathermill.fields.origins import trace_to_sources
+from weathermill.fields.plausibility import with_limits
 from weathermill.fields.reduced import settle_reduced_grids
 from weathermill.fields.steps import handle_missing_steps
 from weathermill.incremental.code import code_digest
@@ -41,6 +43,8 @@ def _canonical(
         source_names=raw.names,
         findings=findings,
     )
+    # What gaps are filled with must not be an infinity or a fill value itself.
+    fields = refuse_infinite(with_limits(fields, parameters.limits), list(parameters.fill))
     fields = handle_missing_steps(
         fields, parameters.missing_steps, longest=parameters.longest_interpolated, findings=findings
     )
@@ -58,9 +62,9 @@ def inspect_sources(
     return inspect(fields, source_names=raw.names, findings=findings)
 
 
-def render_inspection(findings: InspectionReport) -> str:
-    """Write the findings as an HTML page."""
-    return findings.to_html()
+def render_inspection(findings: InspectionReport, fields: xr.Dataset) -> str:
+    """Write the findings as an HTML page; with what was found in every value, where the fields were stored."""
+    return with_all_values(findings, fields).to_html()
 
 
 def ingest_fields(
@@ -68,7 +72,7 @@ def ingest_fields(
 ) -> xr.Dataset:
     """Bring the sources into canonical form, lazily.
 
-    Errors of the inspection are refused here; missing values are refused while they are read.
+    Errors of the inspection are refused here; missing and impossible values are refused while they are read.
     """
     findings.raise_for_errors()
     # The inspection has told what there is to tell.

@@ -18,13 +18,18 @@ def create_pipeline() -> Pipeline:
                 name="inspect",
                 tags=["dask"],
             ),
-            Node(render_inspection, "inspection_findings", "inspection_report", name="render_inspection"),
             Node(
                 ingest_fields,
                 ["raw_fields", "inspection_findings", "params:ingest", "params:splits"],
                 "fields",
                 name="ingest",
                 tags=["dask"],
+            ),
+            Node(
+                render_inspection,
+                ["inspection_findings", "fields"],
+                "inspection_report",
+                name="render_inspection",
             ),
         ]
     )

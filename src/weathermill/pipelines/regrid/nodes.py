@@ -19,6 +19,7 @@ from weathermill.fields.regridding import (
     regrid_report,
     weights_key,
 )
+from weathermill.fields.value_counts import attach_counts, counts_of
 from weathermill.incremental.code import code_digest
 from weathermill.parameters import RegridParameters
 
@@ -58,6 +59,7 @@ def regrid_fields(
         regridded = fields.copy()
     else:
         regridded = apply_weights(fields, weights, target, vectors=parameters.vectors)
+    attach_counts(regridded, counts_of(fields))
     # So that a store takes over the steps that it has already.
     content = hashlib.sha256(b"".join(a.tobytes() for a in (weights.row, weights.col, weights.s))).hexdigest()
     trace_to_stored(regridded, fields, [weights.key, content, parameters.vectors, code_digest(regrid_fields)])

@@ -385,6 +385,15 @@ def missing_values(here):
     refuse_missing(canonicalise([dataset], variables=["temperature"])).load()
 
 
+@case(errors.ImplausibleValueError, "temperature", "2020-01-01T06", "500 hPa", "Correct the source")
+def infinite_value(here):
+    from weathermill.fields.missing import refuse_missing
+
+    dataset = source()
+    dataset["t"][1, 0, 2, 3] = np.inf
+    refuse_missing(canonicalise([dataset], variables=["temperature"])).load()
+
+
 @case(errors.MissingDataError, "static field", "land_sea_mask")
 def static_field_with_holes(here):
     from weathermill.fields.statistics import static_statistics

@@ -34,6 +34,7 @@ from weathermill.fields.recognition import Offer
 from weathermill.fields.survey import Source, find_offers, level_text, survey, where_text
 from weathermill.fields.timeaxis import calendar_of, first_text, require_some
 from weathermill.fields.vocabulary import CONVENTIONS, VariableConvention, convention_for, split_flat_name
+from weathermill.fields.wind_axes import turn_winds, with_partners
 
 __all__ = ["CONVENTIONS", "VariableConvention", "canonicalise"]
 
@@ -117,7 +118,8 @@ def canonicalise(
     pressure = [name for name in variables if name not in flat]
     plan = plan_derivations(pressure, surface_variables, surveyed)
     asked = [*pressure, *flat, *surface_variables, *static_variables]
-    pressure, two_dimensional = plan.pressure, [*flat, *plan.surface]
+    pressure = with_partners(plan.pressure, surveyed)
+    two_dimensional = with_partners([*flat, *plan.surface], surveyed)
     if not (pressure or two_dimensional) and plan.made:
         raise ParameterError(
             f"{', '.join(plan.made)} can be made at the times of other fields only; ask for one of a source too"
@@ -157,6 +159,7 @@ def canonicalise(
         arrays[name] = (times, array, dims)
 
     fields = _dataset(arrays, chosen_levels, order, steps, findings)
+    fields = turn_winds(fields, offers, findings)
     for name in static_variables:
         fields[name] = ((LATITUDE, LONGITUDE), _static(offers[name][0], surveyed, name, overrides, findings))
     for name in fields.data_vars:
@@ -198,7 +201,7 @@ def _common_grid(surveyed: Sequence[Source], ranks: set[int]) -> HorizontalOrder
         other = surveyed[rank]
         for axis in (LATITUDE, LONGITUDE):
             a, b = getattr(first.order, axis), getattr(other.order, axis)
-            spacing = np.abs(np.diff(a)).min() if a.ndim == 1 and a.size > 1 else 1.0
+            spacing = np.abs(np.diff(a)).min() if a.ndim == 1 and a.size > 1 else _map_spacing(first.order)
             if a.shape != b.shape or np.abs(a - b).max() > 1e-3 * spacing:
                 a, b = a.ravel(), b.ravel()
                 raise CoordinateError(
@@ -207,6 +210,13 @@ def _common_grid(surveyed: Sequence[Source], ranks: set[int]) -> HorizontalOrder
                     remedy="Ingest them one by one, and regrid them to one grid.",
                 )
     return first.order
+
+
+def _map_spacing(order: HorizontalOrder) -> float:
+    """Return the usual step between points in degrees of latitude, or 1 for a single point."""
+    if order.latitude.ndim < 2 or min(order.latitude.shape) < 2:
+        return 1.0
+    return float(np.hypot(*(np.median(np.abs(np.diff(order.latitude, axis=axis))) for axis in (0, 1))))
 
 
 def _choose_levels(names, offers, levels, findings) -> list[float]:

@@ -17,6 +17,7 @@ from weathermill.fields.geometry import has_pole_points, is_global_longitude
 from weathermill.fields.survey import Source
 from weathermill.fields.timeaxis import calendar_of, first_text, gaps, usual_step
 from weathermill.fields.vocabulary import CONVENTIONS
+from weathermill.fields.wind_axes import settle_winds
 
 
 @dataclass
@@ -204,6 +205,7 @@ def _surveyed(sources, source_names, findings: list[Finding], options: SourceOpt
             surveyed.append(Source(dataset, name, len(surveyed), findings, options))
         except WeathermillError as error:
             findings.append(Finding("error", name, error.what, error.remedy or ""))
+    settle_winds(surveyed)
     return surveyed
 
 

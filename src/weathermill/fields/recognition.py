@@ -13,6 +13,7 @@ from weathermill.fields.choices import FILE_NAME, Choice
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME, VERTICAL
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.vocabulary import (
+    ALONG_GRID,
     CONVENTIONS,
     VariableConvention,
     canonical_for_alias,
@@ -44,6 +45,10 @@ class Offer:
         Why it cannot be used, or empty.
     remedy
         What to do about the problem; may be empty.
+    angle
+        For winds along the axes of a grid, the angle from east to the x axis (latitude, longitude) in radians.
+    said_axes
+        What says that they lie so.
     """
 
     variable: str
@@ -54,6 +59,8 @@ class Offer:
     native_time_chunk: int = 1
     problem: str = ""
     remedy: str = ""
+    angle: np.ndarray | None = None
+    said_axes: str = ""
 
     @property
     def convention(self) -> VariableConvention | None:
@@ -95,6 +102,7 @@ def recognise(name: str, array: xr.DataArray, on_levels: bool) -> str | None:
             if len(matches) == 1:
                 return matches[0]
     standard_name = attrs.get("standard_name")
+    standard_name = ALONG_GRID.get(standard_name, standard_name)
     if standard_name:
         matches = [
             entry.name

@@ -19,6 +19,7 @@ from weathermill.fields.layout import HorizontalOrder, horizontal_order
 from weathermill.fields.recognition import EXPVER, Offer, describe_offers, offers_of
 from weathermill.fields.timeaxis import calendar_of, selection
 from weathermill.fields.vocabulary import CONVENTIONS, canonical_for_alias, split_flat_name
+from weathermill.fields.wind_axes import settle_winds
 
 _AS_THEY_ARE = SourceOptions()
 
@@ -125,6 +126,7 @@ def survey(
     ]
     tell_together(findings, held)
     require_options(surveyed, sources, options)
+    settle_winds(surveyed)
     return surveyed
 
 

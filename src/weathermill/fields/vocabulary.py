@@ -90,14 +90,33 @@ def _static(name, units, standard_name, aliases, param_id, minimum, maximum) -> 
     )
 
 
+# Models call winds along their grids so; weathermill.fields.wind_axes turns them.
+_ALONG_X = ("x_wind", "grid_eastward_wind")
+_ALONG_Y = ("y_wind", "grid_northward_wind")
+
+
+def _at_10m(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{name}_10m" for name in names)
+
+
 _TABLE = (
     _pressure("geopotential", "m2 s-2", "geopotential", ("z", "phi"), (129,), -2.0e4, 6.0e5),
     _pressure(
         "geopotential_height", "m", "geopotential_height", ("gh", "zg", "hgt", "z_gh"), (156,), -2e3, 6e4
     ),
     _pressure("temperature", "K", "air_temperature", ("t", "ta", "temp", "air"), (130,), 120.0, 370.0),
-    _pressure("u_component_of_wind", "m s-1", "eastward_wind", ("u", "ua", "uwnd"), (131,), -250.0, 250.0),
-    _pressure("v_component_of_wind", "m s-1", "northward_wind", ("v", "va", "vwnd"), (132,), -250.0, 250.0),
+    _pressure(
+        "u_component_of_wind", "m s-1", "eastward_wind", ("u", "ua", "uwnd", *_ALONG_X), (131,), -250.0, 250.0
+    ),
+    _pressure(
+        "v_component_of_wind",
+        "m s-1",
+        "northward_wind",
+        ("v", "va", "vwnd", *_ALONG_Y),
+        (132,),
+        -250.0,
+        250.0,
+    ),
     _pressure("specific_humidity", "kg kg-1", "specific_humidity", ("q", "hus", "shum"), (133,), -1e-3, 0.06),
     _pressure(
         "relative_humidity", "%", "relative_humidity", ("r", "hur", "rhum", "rh"), (157,), -20.0, 200.0
@@ -149,10 +168,22 @@ _TABLE = (
         "2m_dewpoint_temperature", "K", "dew_point_temperature", ("d2m", "2d", "tdps"), (168,), 120.0, 350.0
     ),
     _surface(
-        "10m_u_component_of_wind", "m s-1", "eastward_wind", ("u10", "10u", "uas"), (165,), -150.0, 150.0
+        "10m_u_component_of_wind",
+        "m s-1",
+        "eastward_wind",
+        ("u10", "10u", "uas", "u_10m", *_at_10m(_ALONG_X)),
+        (165,),
+        -150.0,
+        150.0,
     ),
     _surface(
-        "10m_v_component_of_wind", "m s-1", "northward_wind", ("v10", "10v", "vas"), (166,), -150.0, 150.0
+        "10m_v_component_of_wind",
+        "m s-1",
+        "northward_wind",
+        ("v10", "10v", "vas", "v_10m", *_at_10m(_ALONG_Y)),
+        (166,),
+        -150.0,
+        150.0,
     ),
     _surface(
         "100m_u_component_of_wind", "m s-1", "eastward_wind", ("u100", "100u"), (228246,), -200.0, 200.0
@@ -260,6 +291,16 @@ _TABLE = (
     _static("lake_cover", "1", None, ("cl",), (26,), -0.01, 1.01),
     _static("high_vegetation_cover", "1", None, ("cvh",), (28,), -0.01, 1.01),
     _static("low_vegetation_cover", "1", None, ("cvl",), (27,), -0.01, 1.01),
+)
+
+#: Standard names of winds along a grid's axes, which must be turned before they bear the other.
+ALONG_GRID: Mapping[str, str] = MappingProxyType(
+    {
+        "x_wind": "eastward_wind",
+        "y_wind": "northward_wind",
+        "grid_eastward_wind": "eastward_wind",
+        "grid_northward_wind": "northward_wind",
+    }
 )
 
 #: Canonical name -> convention, in the order of the table.

@@ -201,7 +201,7 @@ def _common_grid(surveyed: Sequence[Source], ranks: set[int]) -> HorizontalOrder
         other = surveyed[rank]
         for axis in (LATITUDE, LONGITUDE):
             a, b = getattr(first.order, axis), getattr(other.order, axis)
-            spacing = np.abs(np.diff(a)).min() if a.ndim == 1 and a.size > 1 else _map_spacing(first.order)
+            spacing = np.abs(np.diff(a)).min() if a.ndim == 1 and a.size > 1 else first.order.spacing
             if a.shape != b.shape or np.abs(a - b).max() > 1e-3 * spacing:
                 a, b = a.ravel(), b.ravel()
                 raise CoordinateError(
@@ -210,13 +210,6 @@ def _common_grid(surveyed: Sequence[Source], ranks: set[int]) -> HorizontalOrder
                     remedy="Ingest them one by one, and regrid them to one grid.",
                 )
     return first.order
-
-
-def _map_spacing(order: HorizontalOrder) -> float:
-    """Return the usual step between points in degrees of latitude, or 1 for a single point."""
-    if order.latitude.ndim < 2 or min(order.latitude.shape) < 2:
-        return 1.0
-    return float(np.hypot(*(np.median(np.abs(np.diff(order.latitude, axis=axis))) for axis in (0, 1))))
 
 
 def _choose_levels(names, offers, levels, findings) -> list[float]:

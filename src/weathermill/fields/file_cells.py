@@ -10,12 +10,13 @@ import xarray as xr
 from weathermill.errors import GridError
 from weathermill.fields.cell_vertices import corners_of_vertices, vertices_of_corners
 from weathermill.fields.findings import Finding, tell
+from weathermill.fields.horizontal import is_radian
 
 
 def degrees_of(variable: xr.DataArray, values: np.ndarray | None = None) -> np.ndarray:
     """Return a coordinate, or values that are in its units, in degrees."""
     values = np.asarray(variable.values if values is None else values)
-    return np.degrees(values) if str(variable.attrs.get("units", "")).lower().startswith("rad") else values
+    return np.degrees(values) if is_radian(variable.attrs.get("units", "")) else values
 
 
 def bounds_of(dataset: xr.Dataset, variable: xr.DataArray) -> np.ndarray | None:

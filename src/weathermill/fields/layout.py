@@ -33,6 +33,13 @@ class HorizontalOrder:
     rows: np.ndarray
     columns: np.ndarray
 
+    @property
+    def spacing(self) -> float:
+        """The usual step between points of a curvilinear grid in degrees; 1 for other grids and single points."""
+        if self.latitude.ndim < 2 or min(self.latitude.shape) < 2:
+            return 1.0
+        return float(np.hypot(*(np.median(np.abs(np.diff(self.latitude, axis=axis))) for axis in (0, 1))))
+
 
 def horizontal_order(
     dataset: xr.Dataset, source: str, findings: MutableSequence[Finding] | None = None

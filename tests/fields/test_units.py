@@ -39,6 +39,87 @@ def test_equal_units_convert_exactly():
     assert linear_conversion("g kg-1", "kg kg-1") != (1.0, 0.0)
 
 
+KELVINS = (
+    "K",
+    "k",
+    "Kelvin",
+    "kelvins",
+    "deg K",
+    "degrees K",
+    "degree_K",
+    "deg. K",
+    "°K",
+    "degK",
+    "degree Kelvin",
+)
+CELSIUS = (
+    "degC",
+    "deg C",
+    "deg. C",
+    "degrees C",
+    "degree_C",
+    "degrees_celsius",
+    "celsius",
+    "Celsius",
+    "°C",
+    "C",
+    "oC",
+)
+
+
+@pytest.mark.parametrize("units", KELVINS)
+def test_kelvins_in_the_wild_are_never_angles(units):
+    assert linear_conversion(units, "K") == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("units", CELSIUS)
+def test_degrees_celsius_in_the_wild_are_never_angles(units):
+    assert linear_conversion(units, "K") == (1.0, 273.15)
+
+
+@pytest.mark.parametrize("units", ["degrees", "degree", "deg", "°", "degrees_north", "degree_east"])
+def test_an_angle_is_no_temperature_and_no_number(units):
+    for target in ("K", "1", "m s-1"):
+        with pytest.raises(UnitsError, match=r"cannot be converted|not understood"):
+            linear_conversion(units, target)
+        with pytest.raises(UnitsError, match=r"cannot be converted|not understood"):
+            linear_conversion(target, units)
+    assert linear_conversion("degrees", "radian")[0] == pytest.approx(3.141592653589793 / 180.0, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("spellings", "target", "scale"),
+    [
+        (("hpa", "HPA", "mb", "mbar", "millibars", "hectopascals"), "Pa", 100.0),
+        (("pa", "PA", "Pascals", "pascal"), "Pa", 1.0),
+        (("m+2 s-2", "m**2 s**-2", "m^2/s^2", "m2/s2", "J/kg", "J kg**-1", "(m^2)/(s^2)"), "m2 s-2", 1.0),
+        (("gpdam", "dam", "dagpm", "geopotential decametres"), "m", 10.0),
+        (("gpm", "gp m", "geopotential metre", "Meters", "METERS", "m of water equivalent"), "m", 1.0),
+        (("mm", "mm of water"), "m", 1e-3),
+        (("m s^-1", "m/s", "M/S", "m.s-1", "m s**-1", "meters per second", "m/sec", "mps"), "m s-1", 1.0),
+        (("mm/day", "mm day-1", "mm d**-1", "kg m-2 day-1", "mm per day"), "kg m-2 s-1", 1.0 / 86400.0),
+        (("mm/hr", "mm h-1"), "kg m-2 s-1", 1.0 / 3600.0),
+        (("kg/m2/s", "kg m**-2 s**-1", "kg/(m^2 s)", "mm s-1"), "kg m-2 s-1", 1.0),
+        (("%", "percent", "Percent", "per cent", "pct"), "1", 0.01),
+        (("~", "-", "unitless", "Fraction", "(0 - 1)", "0 to 1", "dimensionless", "proportion"), "1", 1.0),
+        (("octas", "okta"), "1", 0.125),
+        (("g/kg", "gm/kg", "g kg**-1", "1e-3"), "kg kg-1", 1e-3),
+        (("/s", "1/s", "s**-1", "1/sec"), "s-1", 1.0),
+        (("PVU",), "K m2 kg-1 s-1", 1e-6),
+        (("mm", "kg m**-2"), "kg m-2", 1.0),
+    ],
+)
+def test_units_in_the_wild(spellings, target, scale):
+    for units in spellings:
+        assert linear_conversion(units, target) == (pytest.approx(scale, rel=1e-12), 0.0), units
+
+
+@pytest.mark.parametrize("units", ["mm/day", "kg m-2 s-1", "m s-1"])
+def test_a_rate_of_precipitation_is_no_amount(units):
+    with pytest.raises(UnitsError, match="cannot be converted"):
+        linear_conversion(units, "m")
+
+
 @pytest.mark.parametrize(("units", "target"), [("K", "m"), ("furlongs per gallon of tea", "K"), ("m", "hPa")])
 def test_what_cannot_be_converted_is_refused_by_name(units, target):
     with pytest.raises(UnitsError, match=units.split()[0]):

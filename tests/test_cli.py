@@ -71,12 +71,11 @@ def test_inspect_fails_where_ingest_would(tmp_path):
 
 @pytest.mark.parametrize("command", [("sync",), ("reproduce", "0" * 32)])
 def test_the_record_of_an_environment_is_asked_where_one_is_named(tmp_path, monkeypatch, command):
-    """`conf/other` keeps its record elsewhere than `conf/base`."""
+    """`conf/other` keeps its record elsewhere than the others."""
     project = tmp_path / "project"
     shutil.copytree(PROJECT / "conf", project / "conf", ignore=shutil.ignore_patterns("local"))
     shutil.copy(PROJECT / "pyproject.toml", project)
-    for name in ("local", "other"):
-        (project / "conf" / name).mkdir()
+    shutil.copytree(project / "conf" / "sample", project / "conf" / "other")
     (project / "src").mkdir()
     (project / "conf" / "other" / "mlflow.yml").write_text("tracking_uri: sqlite:///other.db\n")
     monkeypatch.chdir(project)

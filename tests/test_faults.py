@@ -45,7 +45,7 @@ def told(command, *words):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--env=nowhere"], "WM101 there is no environment 'nowhere'; there are base,"),
+        (["--env=nowhere"], "WM101 there is no environment 'nowhere'; there are ecmwf_sample,"),
         (["--pipelines=trian"], "WM101 there is no pipeline 'trian'; there are"),
         (["--nodes=trian"], "WM101 there is no node 'trian'; there are"),
         (["--pipelines=train", "--from-nodes=ingest"], "WM101 there is no node 'ingest'; there are train"),
@@ -82,7 +82,7 @@ def test_other_commands_know_their_pipelines_too(project, command):
     ],
 )
 def test_malformed_configuration_is_told_with_its_place(project, name, text, expected):
-    (project / "conf" / "local" / name).write_text(text)
+    (project / "conf" / "sample" / name).write_text(text)
     output = told(main, "status")
     assert "ConfigurationError: WM101" in output
     for words in expected:

@@ -155,5 +155,5 @@ def test_only_what_is_ingested_and_changes_may_be_missing(allowed, message):
 
 
 def test_a_value_in_place_of_a_list_is_told_how_lists_are_set():
-    with pytest.raises(ParameterError, match=r"such as \[50\]; lists are set in conf/local/parameters.yml"):
+    with pytest.raises(ParameterError, match=r"such as \[50\] \(given: 50\)"):
         validate_parameters({"ingest": {"variables": ["temperature"], "levels": 50}})

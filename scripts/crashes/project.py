@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import psutil
 import xarray as xr
-import yaml
+from omegaconf import OmegaConf
 
 SOURCE = Path(__file__).resolve().parents[2]
 
@@ -88,21 +88,23 @@ class Project:
         self,
         tracking: dict[str, Any] | None = None,
         dask: dict[str, Any] | None = None,
-        environment: str = "local",
+        environment: str = "sample",
         **parameters: Any,
     ) -> None:
-        """Write ``conf/<environment>``; one other than ``local`` has stores of its own."""
+        """Write ``conf/<environment>``: the settings of the shipped sample, with small ones instead of them."""
         folder = self.path / "conf" / environment
         folder.mkdir(exist_ok=True)
+        shipped = SOURCE / "conf" / "sample"
         files = {
-            "parameters.yml": {**SMALL, **parameters},
-            "mlflow.yml": tracking or {},
-            "dask.yml": dask or {},
+            "parameters.yml": OmegaConf.merge(
+                OmegaConf.load(shipped / "parameters.yml"), {**SMALL, **parameters}
+            ),
+            "catalog.yml": OmegaConf.load(shipped / "catalog.yml"),
+            "mlflow.yml": OmegaConf.create(tracking or {}),
+            "dask.yml": OmegaConf.create(dask or {}),
         }
-        if environment != "local":
-            files["globals.yml"] = {"case": environment}
         for name, content in files.items():
-            (folder / name).write_text(yaml.safe_dump(content))
+            OmegaConf.save(content, folder / name)
 
     def clear(self) -> None:
         """Remove all but the raw data; the record of runs becomes that which `keep_record` kept, if it did."""

@@ -117,11 +117,11 @@ def _of_environment(text: str) -> ConfigurationError:
     folder = Path(text.rpartition(": ")[2])
     if "valid directory" not in text or not folder.parent.is_dir():
         return ConfigurationError(text)
-    there = sorted(entry.name for entry in folder.parent.iterdir() if entry.is_dir())
+    there = sorted(entry.name for entry in folder.parent.iterdir() if entry.is_dir() and entry.name != "base")
     return ConfigurationError(
         f"there is no environment {folder.name!r}; there are {', '.join(there)}",
         where=str(folder),
-        remedy="Choose one of these with --env, or make the folder.",
+        remedy="Choose one of these with --env, or make the folder (docs/data.md, Your own data).",
     )
 
 

@@ -20,6 +20,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from mlflow.entities import Run
 
+from weathermill.cases import require_case, unread_local_files
 from weathermill.configuration import check_configuration
 from weathermill.datasets import CheckpointsDataset, ForecasterDataset
 from weathermill.faults import known_error, note_node
@@ -49,7 +50,18 @@ class ParametersHook:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Check the whole configuration; see that no credential is ever printed."""
+        """Check the whole configuration; see that no credential is ever printed.
+
+        Raises
+        ------
+        ConfigurationError
+            If the environment is ``base``, which is no case, or files cannot be read.
+        ParameterError
+            With all faults of the configuration.
+        """
+        require_case(context.config_loader)
+        if note := unread_local_files(context.config_loader):
+            logger.info(note)
         hide_named(os.environ)
         # What cannot be read is told below.
         with contextlib.suppress(Exception):
@@ -121,6 +133,7 @@ class MLflowHook:
         self._project = Path.cwd()
         self._parameters: Parameters | None = None
         self._raw_parameters: dict[str, Any] = {}
+        self._environment = ""
         self._catalog: DataCatalog | None = None
         self._tracker: MLflowTracker | None = None
         self._logged_inputs: set[str] = set()
@@ -131,6 +144,7 @@ class MLflowHook:
     def after_context_created(self, context: KedroContext) -> None:
         """Read ``mlflow.yml`` and the parameters."""
         self._project = Path(context.project_path)
+        self._environment = context.config_loader.environment
         self._settings = tracking_settings(_configuration(context, "mlflow"))
         self._raw_parameters = dict(context.config_loader["parameters"])
         self._parameters = validate_parameters(self._raw_parameters)
@@ -144,7 +158,7 @@ class MLflowHook:
         if not self._settings.enabled or not pipeline.nodes:
             return
         names = run_params.get("pipeline_names") or ["__default__"]
-        env = run_params.get("env") or "base"
+        env = self._environment
         pipelines = "+".join("all" if name == "__default__" else name for name in names)
         plan = self._incremental.plan if self._incremental is not None else []
         training = self._training(pipeline)

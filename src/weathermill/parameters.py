@@ -31,7 +31,7 @@ IsoTime = Annotated[str, BeforeValidator(_iso)]
 
 
 def _words(value: Any) -> Any:
-    """On a command line a list is one text, with blanks between."""
+    """A list may be one text, with blanks between."""
     return value.split() if isinstance(value, str) else value
 
 
@@ -94,7 +94,10 @@ class IngestParameters(_Parameters):
     @model_validator(mode="after")
     def _something(self) -> IngestParameters:
         if not self.variables and not self.surface_variables:
-            raise ValueError("name at least one of variables and surface_variables")
+            raise ValueError(
+                "name at least one of variables and surface_variables; `weathermill inspect <source>` prints"
+                " what there is"
+            )
         for name, target in self.names.items():
             if fault := name_fault(target):
                 raise ValueError(f"names calls {name} {target!r}, {fault}")
@@ -161,8 +164,8 @@ class SplitParameters(_Parameters):
     """Train, validation and test periods: dates, or fractions of the time steps in time order."""
 
     train: PeriodParameters | Annotated[float, Field(gt=0, lt=1)] = 0.7
-    validation: PeriodParameters | Annotated[float, Field(gt=0, lt=1)] = 0.15
-    test: PeriodParameters | Annotated[float, Field(gt=0, lt=1)] = 0.15
+    validation: PeriodParameters | Annotated[float, Field(gt=0, lt=1)] = 0.1
+    test: PeriodParameters | Annotated[float, Field(gt=0, lt=1)] = 0.2
 
     @model_validator(mode="after")
     def _one_kind(self) -> SplitParameters:
@@ -459,7 +462,7 @@ def _fault(error: Mapping[str, Any]) -> str:
         return f"{name}: missing"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "list_type" and isinstance(error["input"], str | int | float):
-        message += f", such as [{error['input']}]; lists are set in conf/local/parameters.yml, not on the command line"
+        message += f", such as [{error['input']}]"
     if not name:
         return message
     return f"{name}: {message} (given: {error['input']!r})"

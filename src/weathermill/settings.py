@@ -13,6 +13,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
+from weathermill.cases import CaseConfigLoader
 from weathermill.hooks import DaskHook, MLflowHook, ParametersHook
 from weathermill.incremental.hook import IncrementalHook
 from weathermill.incremental.scratch import ScratchHook
@@ -31,9 +32,11 @@ HOOKS = (
 
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 
+CONFIG_LOADER_CLASS = CaseConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
-    "default_run_env": "local",
+    # What `kedro run` runs without --env.
+    "default_run_env": "sample",
     "merge_strategy": {"parameters": "soft", "mlflow": "soft", "dask": "soft"},
     "config_patterns": {"mlflow": ["mlflow*", "mlflow*/**"], "dask": ["dask*", "dask*/**"]},
 }

@@ -13,9 +13,9 @@ from typing import Any
 import mlflow
 import pytest
 import xarray as xr
-import yaml
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+from omegaconf import OmegaConf
 
 SOURCE = Path(__file__).resolve().parents[2]
 
@@ -57,8 +57,9 @@ class Project:
         (fixture / "ecmwf_sample").symlink_to(SOURCE / "tests" / "data" / "ecmwf_sample")
 
     def configure(self, **parameters: Any) -> None:
-        """Write parameters to ``conf/local``, where they win over ``conf/base``."""
-        (self.path / "conf" / "local" / "parameters.yml").write_text(yaml.safe_dump(parameters))
+        """Write the parameters of ``conf/sample`` anew: those that are shipped, with these instead of them."""
+        shipped = OmegaConf.load(SOURCE / "conf" / "sample" / "parameters.yml")
+        OmegaConf.save(OmegaConf.merge(shipped, parameters), self.path / "conf" / "sample" / "parameters.yml")
 
     def file(self, *parts: str) -> Path:
         """A path below ``data``."""

@@ -35,7 +35,8 @@ def test_a_longer_period_keeps_what_stands(project, caplog):
     other = {**entry, "filepath": "data/03_primary/sample/regridded.zarr"}
     other["save_args"] = {"chunk_bytes": 31_000, "shard_bytes": 105_000}
     text = yaml.safe_dump({"fields": entry, "regridded": other})
-    (project.path / "conf" / "local" / "catalog.yml").write_text(text)
+    with (project.path / "conf" / "sample" / "catalog.yml").open("a") as file:
+        file.write(text)
     run(project, ingest={"stop": "2000-11-26"})
     run(project, "regrid", ingest={"stop": "2000-11-26"})
     regridded = ("03_primary", "sample", "regridded.zarr")

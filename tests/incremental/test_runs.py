@@ -204,13 +204,11 @@ def test_two_runs_at_once_do_each_what_one_alone_would(tmp_path):
 def test_an_equal_store_of_another_environment_is_taken_and_stays_whole(prepared):
     other = prepared.path / "conf" / "coarse"
     other.mkdir()
-    (other / "globals.yml").write_text("case: coarse\n")
-    (other / "parameters.yml").write_text(yaml.safe_dump({"regrid": {"target": "9x18"}}))
+    shutil.copy(prepared.path / "conf" / "sample" / "catalog.yml", other)
     before = {k: v for k, v in prepared.results().items() if "/sample/" in k}
-    # conf/local, the default environment, is not read with --env: the parameters it gives are given here.
-    local = yaml.safe_load((prepared.path / "conf" / "local" / "parameters.yml").read_text())
-    local["regrid"] = {"target": "9x18"}
-    (other / "parameters.yml").write_text(yaml.safe_dump(local))
+    parameters = yaml.safe_load((prepared.path / "conf" / "sample" / "parameters.yml").read_text())
+    parameters["regrid"] = {"target": "9x18"}
+    (other / "parameters.yml").write_text(yaml.safe_dump(parameters))
     try:
         result = command(prepared, KEDRO, "run", "--pipelines=ingest,regrid", "--env=coarse")
         assert result.returncode == 0, result.stderr
@@ -245,12 +243,12 @@ def test_a_store_in_use_is_refused_where_refusing_is_asked_for(project):
 
 
 def test_a_run_without_its_server_completes_and_is_told_later(project):
-    local = project.path / "conf" / "local" / "mlflow.yml"
-    local.write_text(yaml.safe_dump({"tracking_uri": "http://127.0.0.1:9", "artifact_location": None}))
+    settings = project.path / "conf" / "sample" / "mlflow.yml"
+    settings.write_text(yaml.safe_dump({"tracking_uri": "http://127.0.0.1:9", "artifact_location": None}))
     result = command(project, KEDRO, "run", "--pipelines=ingest")
     assert result.returncode == 0, result.stderr
     assert "MLflow does not answer" in result.stderr
-    local.write_text("{}")
+    settings.write_text("{}")
     result = command(project, WEATHERMILL, "sync")
     assert "1 runs are complete now; 0 still wait" in result.stdout, result.stdout + result.stderr
     (run,) = all_runs(project)
@@ -260,8 +258,8 @@ def test_a_run_without_its_server_completes_and_is_told_later(project):
 
 
 def test_no_credential_reaches_anything_that_is_shown_or_stored(project):
-    local = project.path / "conf" / "local"
-    (local / "credentials.yml").write_text(yaml.safe_dump({"login": {"token": SECRET}}))
+    case = project.path / "conf" / "sample"
+    (case / "credentials.yml").write_text(yaml.safe_dump({"login": {"token": SECRET}}))
     good = {
         "type": "weathermill.datasets.RawFieldsDataset",
         "filepath": "data/01_raw/speedy_t21_sample.nc",
@@ -274,7 +272,7 @@ def test_no_credential_reaches_anything_that_is_shown_or_stored(project):
     }
     texts = []
     for source, code in ((good, 0), (bad, 1)):
-        (local / "catalog.yml").write_text(yaml.safe_dump({"raw_fields": source}))
+        (case / "catalog.yml").write_text(yaml.safe_dump({"raw_fields": source}))
         for words in ((), ("--params", f"forecast.initial_time={SECRET}")):
             result = command(project, KEDRO, "run", "--pipelines=ingest", *words)
             assert result.returncode == code, result.stderr
@@ -284,7 +282,7 @@ def test_no_credential_reaches_anything_that_is_shown_or_stored(project):
     found = [text for text in texts if SECRET in text]
     assert not found, found[0][-3000:]
     for path in project.path.rglob("*"):
-        if path.is_file() and local not in path.parents:
+        if path.is_file() and case not in path.parents:
             assert SECRET.encode() not in path.read_bytes(), path
 
 
@@ -301,7 +299,7 @@ def test_hostile_attributes_are_escaped_in_pages(project):
     sample.to_netcdf(renamed)
     raw.unlink()
     catalog = {"type": "weathermill.datasets.RawFieldsDataset", "filepath": "data/01_raw/*.nc"}
-    (project.path / "conf" / "local" / "catalog.yml").write_text(yaml.safe_dump({"raw_fields": catalog}))
+    (project.path / "conf" / "sample" / "catalog.yml").write_text(yaml.safe_dump({"raw_fields": catalog}))
     result = command(project, KEDRO, "run", "--pipelines=ingest,regrid")
     assert result.returncode == 0, result.stderr
     pages = list(project.data.rglob("*.html"))

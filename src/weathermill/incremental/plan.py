@@ -15,6 +15,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic import BaseModel
 
+from weathermill.cases import require_sources
 from weathermill.errors import ParameterError, WeathermillError
 from weathermill.incremental.code import code_digest
 from weathermill.incremental.records import Record, fault_of, read_record, stored_record
@@ -66,6 +67,7 @@ def plan_for(pipeline: Pipeline, catalog: DataCatalog, *, force: bool = False) -
     force
         True: all nodes run, whatever the parameter ``force`` says.
     """
+    require_sources(pipeline, catalog)
     for name in pipeline.datasets():
         catalog.get(name, fallback_to_runtime_pattern=True)
     parameters = validate_parameters(catalog.load("parameters"))

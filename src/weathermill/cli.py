@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.cli.project import run as kedro_run
 
+from weathermill.overrides import params_option
+
 if TYPE_CHECKING:
     from kedro.framework.session import KedroSession
 
@@ -87,11 +89,19 @@ def _tell_plan(options: dict[str, Any], names: list[str]) -> None:
         click.echo(describe_plan(session.load_context(), names))
 
 
+_PARAMS = click.Option(
+    ["--params"],
+    type=click.UNPROCESSED,
+    default="",
+    callback=params_option,
+    help='Parameters that win over conf/, as name=value with commas between, in quotes where there are lists: "train.epochs=5,ingest.levels=[500,850]".',
+)
+
 run = click.Command(
     "run",
     callback=_run,
     params=[
-        *kedro_run.params,
+        *(_PARAMS if option.name == "params" else option for option in kedro_run.params),
         click.Option(
             ["--dry-run"], is_flag=True, help="Only say what would run, and why; what stands, and since when."
         ),

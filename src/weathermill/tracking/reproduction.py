@@ -14,6 +14,7 @@ from kedro.framework.session import KedroSession
 
 from weathermill.errors import ReproductionError
 from weathermill.incremental.plan import NodePlan, plan_for
+from weathermill.overrides import format_override
 from weathermill.redaction import redact_values
 from weathermill.tracking import runs
 from weathermill.tracking.settings import TrackingSettings
@@ -36,7 +37,9 @@ def command_of(run_params: Mapping[str, Any]) -> str:
         if run_params.get(name):
             words.append(f"--{_OPTIONS.get(name, name).replace('_', '-')}=" + ",".join(run_params[name]))
     if run_params.get("runtime_params"):
-        given = ",".join(f"{key}={value}" for key, value in runs.flatten(run_params["runtime_params"]))
+        given = ",".join(
+            format_override(key, value) for key, value in runs.flatten(run_params["runtime_params"])
+        )
         words.append(f"--params={given}")
     return shlex.join(words)
 

@@ -85,7 +85,11 @@ def check_kedro(words: list[str]) -> None:
     names = [*options["pipelines"], *([options["pipeline"]] if options["pipeline"] else [])]
     assert set(names) <= set(register_pipelines())
     if options["env"] and "<" not in options["env"]:
-        assert (PROJECT / "conf" / options["env"]).is_dir()
+        # A case of the project, or one whose files a page shows.
+        shown = f"# conf/{options['env']}/catalog.yml"
+        assert (PROJECT / "conf" / options["env"]).is_dir() or any(
+            shown in page.read_text(encoding="utf-8") for page in PAGES
+        ), f"there is no case {options['env']}"
     for name in _flat(options["params"]):
         assert known_parameter(name), f"there is no parameter {name}"
 
@@ -125,6 +129,8 @@ def test_a_wrong_command_would_be_noticed():
         check_kedro(["run", "--dry-runn"])
     with pytest.raises(AssertionError, match=r"train\.epoch"):
         check_kedro(["run", "--params", "train.epoch=3"])
+    with pytest.raises(AssertionError, match="no case nowhere"):
+        check_kedro(["run", "--env=nowhere"])
     assert commands_in("see `kedro run\n--dry-run`") == [["kedro", "run", "--dry-run"]]
 
 

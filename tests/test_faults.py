@@ -69,12 +69,12 @@ def test_other_commands_know_their_pipelines_too(project, command):
     [
         ("parameters_x.yml", "regrid:\n  target: [1\n", ["parameters_x.yml", "expected ',' or ']'"]),
         (
-            "catalog.yml",
+            "catalog_x.yml",
             "fields:\n  type: weathermill.datasets.Nothing\n  filepath: x\n",
             ["'fields'", "'Nothing'"],
         ),
         (
-            "catalog.yml",
+            "catalog_x.yml",
             "fields:\n  type: weathermill.datasets.NetCDFDataset\n  filepth: x\n",
             ["'fields'", "filepth"],
         ),

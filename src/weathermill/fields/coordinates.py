@@ -9,7 +9,13 @@ import xarray as xr
 
 from weathermill.errors import CoordinateError
 from weathermill.fields.findings import Finding
-from weathermill.fields.horizontal import describes_the_same, in_degrees, require_angle, require_degrees
+from weathermill.fields.horizontal import (
+    describes_the_same,
+    in_degrees,
+    require_angle,
+    require_degrees,
+    require_true,
+)
 from weathermill.fields.vertical import levels_in_hectopascals, other_verticals, problems, vertical_of
 
 TIME, LEVEL, LATITUDE, LONGITUDE = "time", "level", "latitude", "longitude"
@@ -306,6 +312,9 @@ def standardise(
     others = problems(other_verticals(dataset), dataset.sizes)
     if latitude.ndim == 1:
         said = any(coordinate.attrs.get(key) for coordinate in (latitude, longitude) for key in _SAID)
+        if not {found[LATITUDE], found[LONGITUDE]} & {LATITUDE, LONGITUDE}:
+            pair = (str(found[LATITUDE]), str(found[LONGITUDE]))
+            require_true(pair, (latitude.variable, longitude.variable), source)
         require_degrees(latitude.values, longitude.values, said, source)
     coordinates = {}
     renames: dict[str, str] = {}

@@ -45,6 +45,23 @@ def require_angle(axis: str, name: str, variable: xr.Variable | xr.DataArray, so
     )
 
 
+def require_true(names: tuple[str, str], variables: tuple[xr.Variable, xr.Variable], source: str) -> None:
+    """Refuse axes that call themselves nominal: the true places are in maps, which the file lacks.
+
+    Raises
+    ------
+    CoordinateError
+        With the way to take them all the same.
+    """
+    if any("nominal" in str(variable.attrs.get("long_name", "")).lower() for variable in variables):
+        raise CoordinateError(
+            f"{names[0]} and {names[1]} are nominal latitudes and longitudes, and there are no maps of the true ones",
+            where=source,
+            remedy="Add the coordinates from the model's static file (geolat and geolon) to the fields; or, where the"
+            f" nominal ones are true, set ingest.names to {{{names[0]}: latitude, {names[1]}: longitude}}.",
+        )
+
+
 def in_degrees(dataset: xr.Dataset, name: str) -> xr.Dataset:
     """Convert an angle in radians, and its cell bounds, to degrees; a dataset without radians comes back as it is."""
     variable = dataset.variables[name]

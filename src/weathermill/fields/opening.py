@@ -32,6 +32,7 @@ from weathermill.fields.references import (
     reference_options,
     refuse_parquet_references,
 )
+from weathermill.fields.timecoding import TimeCoder
 
 logger = logging.getLogger(__name__)
 
@@ -239,7 +240,7 @@ def _add(opened: OpenedSources, dataset: xr.Dataset, name: str, description: Sou
 
 def _decoding() -> dict[str, Any]:
     return {
-        "decode_times": xr.coders.CFDatetimeCoder(time_unit="ns"),
+        "decode_times": TimeCoder(time_unit="ns"),
         "decode_timedelta": False,
         # Reads go to Dask, block by block: a cache beside it would keep whole variables.
         "cache": False,

@@ -42,6 +42,11 @@ class TimeCoder(xr.coders.CFDatetimeCoder):
         units = variable.attrs.get("units")
         if not isinstance(units, str) or " since " not in units or variable.dtype.kind not in "iuf":
             return super().decode(variable, name)
+        # GrADS writes the year 1 with one digit, which xarray warns of.
+        padded = re.sub(r"(?<= since )(\d{1,3})(?=-\d{1,2}-\d{1,2}\b(?!\d))", lambda m: m[1].zfill(4), units)
+        if padded != units:
+            variable = variable.copy(deep=False)
+            variable.attrs = {**variable.attrs, "units": padded}
         calendar = str(variable.attrs.get("calendar", "standard")).lower()
         standard = calendar in ("standard", "gregorian", "proleptic_gregorian")
         unit = units.split(" since ")[0].strip().lower()

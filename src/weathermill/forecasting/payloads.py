@@ -14,6 +14,7 @@ import xarray as xr
 
 from weathermill.errors import CoordinateError, ModelError
 from weathermill.fields.coordinates import find_coordinate
+from weathermill.fields.timecoding import TimeCoder
 from weathermill.verification.times import STANDARD_CALENDARS
 
 _TIMES = ("time", "valid_time", "date", "datetime", "init_time", "forecast_reference_time")
@@ -65,7 +66,7 @@ def to_dataset(payload: Mapping[str, Any]) -> xr.Dataset:
         dataset = xr.Dataset(data, {name: variables[name] for name in names[0]} if len(names) == 2 else None)
         attrs = plain.get("attrs")
         dataset.attrs = dict(attrs) if isinstance(attrs, Mapping) else {}
-        return xr.decode_cf(dataset, decode_timedelta=False)
+        return xr.decode_cf(dataset, decode_times=TimeCoder(time_unit="ns"), decode_timedelta=False)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ModelError(f"the dataset does not hold together: {error}", remedy=_FORM) from error
 

@@ -337,7 +337,11 @@ def standardise(
     dropped = [str(name) for name in dataset.coords]
     dataset = dataset.drop_vars(dropped)
     # Levels of another kind, and dimensions that say nothing, do not bear the names that axes have here.
-    taken = {dim: f"{dim}_of_file" for dim in dataset.dims if dim in _AXES and dim not in renames}
+    taken = {
+        dim: f"{dim}_of_file"
+        for dim in map(str, dataset.dims)
+        if dim in _AXES and dim not in renames and (found[dim] is not None or dim in others)
+    }
     dataset = dataset.rename_dims(taken)
     others = {taken.get(dim, dim): text for dim, text in others.items() if dim not in renames}
     dataset = dataset.rename_dims(

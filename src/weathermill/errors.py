@@ -131,6 +131,13 @@ class ImplausibleValueError(WeathermillError):
     )
 
 
+class SourceConflictError(WeathermillError):
+    """Sources contradict each other, or themselves: one field at one time, level and place has different values."""
+
+    code = "WM210"
+    default_remedy = "Leave one of the sources out, or say by ingest.names which of the variables is meant."
+
+
 class GridError(WeathermillError):
     """A grid is unknown, malformed or does not fit the operation."""
 

@@ -198,8 +198,8 @@ def test_only_what_is_asked_for_is_decoded(monkeypatch, tmp_path):
         )
     )
     decoded = []
-    original = grib._decode
-    monkeypatch.setattr(grib, "_decode", lambda *args: decoded.append(args) or original(*args))
+    original = grib.decode
+    monkeypatch.setattr(grib, "decode", lambda *args: decoded.append(args) or original(*args))
     fields = fields_of(path, variables=["temperature"], levels=[850])
     assert decoded == []
     fields.temperature.isel(time=1).compute()

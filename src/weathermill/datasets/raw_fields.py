@@ -11,7 +11,8 @@ from typing import Any
 from kedro.io import AbstractDataset, DatasetError
 
 from weathermill.errors import SourceNotFoundError
-from weathermill.fields.opening import OpenedSources, expand_local, open_sources
+from weathermill.fields.listing import expand_local
+from weathermill.fields.opening import OpenedSources, open_sources
 from weathermill.incremental.records import files_of
 from weathermill.redaction import redact_values
 
@@ -69,7 +70,7 @@ class RawFieldsDataset(AbstractDataset):
 
     def _exists(self) -> bool:
         try:
-            return all("://" in path or bool(expand_local(path)) for path in self._paths)
+            return all("://" in path or bool(expand_local(path).paths) for path in self._paths)
         except SourceNotFoundError:
             return False
 

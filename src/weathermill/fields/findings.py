@@ -7,9 +7,14 @@ from collections.abc import Iterable, MutableSequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+import xarray as xr
+
 Severity = Literal["error", "warning", "info"]
 
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO}
+
+# The key of `Dataset.encoding` under which findings of opening travel to whoever has a place for them.
+_ATTACHED = "weathermill_findings"
 
 logger = logging.getLogger("weathermill.fields")
 
@@ -85,3 +90,13 @@ def tell(
     if findings is not None:
         findings.append(finding)
     return finding
+
+
+def attach(dataset: xr.Dataset, findings: Iterable[Finding]) -> None:
+    """Have a dataset as opened carry findings, which :func:`attached` returns when it is surveyed."""
+    dataset.encoding[_ATTACHED] = (*attached(dataset), *findings)
+
+
+def attached(dataset: xr.Dataset) -> tuple[Finding, ...]:
+    """Return what was noticed when a dataset was opened."""
+    return dataset.encoding.get(_ATTACHED, ())

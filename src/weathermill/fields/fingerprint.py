@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,17 @@ def describe_file(path: Path, kind: str) -> SourceDescription:
     status = path.stat()
     digest, whole = sampled_sha256(path)
     return SourceDescription(str(path), kind, status.st_size, _iso(status.st_mtime), digest, whole)
+
+
+def describe_files(paths: Sequence[Path], kind: str) -> SourceDescription:
+    """Describe the first of several local files, with a hash over all of them where the values come from all."""
+    first, *others = [describe_file(path, kind) for path in paths]
+    if not others:
+        return first
+    digest = hashlib.sha256("\n".join(d.sha256 for d in (first, *others)).encode()).hexdigest()
+    newest = max(d.modified for d in (first, *others))
+    complete = all(d.complete for d in (first, *others))
+    return replace(first, modified=newest, sha256=digest, complete=complete)
 
 
 def describe_store(path: Path) -> SourceDescription:

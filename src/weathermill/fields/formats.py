@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,11 @@ UNDECODABLE = {
     "unknown": ("this is neither NetCDF, Zarr, GRIB nor a ZIP archive of them", "Convert it to NetCDF."),
 }
 
+#: How the names of files end, whatever the case.
+NETCDF_SUFFIXES = (".nc", ".nc3", ".nc4", ".ncf", ".netcdf", ".cdf", ".h5", ".hdf5", ".hdf", ".he5")
+GRIB_SUFFIXES = (".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".gb", ".gb2")
+DATA_SUFFIXES = (*NETCDF_SUFFIXES, *GRIB_SUFFIXES, ".zip")
+
 _MAGIC = (
     (b"\x89HDF\r\n\x1a\n", "hdf5"),
     (b"CDF\x01", "netcdf3"),
@@ -46,6 +52,17 @@ _MAGIC = (
 def is_zarr_store(path: Path) -> bool:
     """Return whether a folder is a Zarr group, v2 or v3."""
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
+def is_zarr_group(path: Path) -> bool:
+    """Return whether a folder is a Zarr group and no array, which has a ``zarr.json`` of its own too."""
+    if (path / ".zgroup").is_file():
+        return True
+    try:
+        content = json.loads((path / "zarr.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("node_type") == "group"
 
 
 def file_format(path: Path) -> str:

@@ -14,17 +14,27 @@ from typing import Any
 import xarray as xr
 
 from weathermill.errors import SourceNotFoundError, UnreadableSourceError
-from weathermill.fields.archives import extract_netcdf_members
+from weathermill.fields.archives import extract_members
+from weathermill.fields.findings import Finding, attach
 from weathermill.fields.fingerprint import (
     SourceDescription,
     describe_file,
+    describe_files,
     describe_remote,
     describe_store,
     remote_steps,
     store_steps,
 )
-from weathermill.fields.formats import UNDECODABLE, check_classic_size, file_format, is_zarr_store
-from weathermill.fields.grib import open_grib
+from weathermill.fields.formats import (
+    DATA_SUFFIXES,
+    GRIB_SUFFIXES,
+    UNDECODABLE,
+    check_classic_size,
+    file_format,
+    is_zarr_store,
+)
+from weathermill.fields.grib import GribVariable, open_grib
+from weathermill.fields.listing import expand_local, few
 from weathermill.fields.references import (
     icechunk_store,
     is_icechunk,
@@ -35,8 +45,6 @@ from weathermill.fields.references import (
 from weathermill.fields.timecoding import TimeCoder
 
 logger = logging.getLogger(__name__)
-
-_PATTERNS = ("*.nc", "*.nc4", "*.netcdf", "*.cdf", "*.grib", "*.grb", "*.grib2", "*.zarr")
 
 _GROUP = "weathermill_group"
 
@@ -106,9 +114,10 @@ def open_sources(
     Parameters
     ----------
     paths
-        A path, a glob (``ERA5_*.nc``), a folder of NetCDF files, a Zarr store (v2 or v3, consolidated or not), a file of
+        A path, a glob (``ERA5_*.nc``), a folder of files and stores, a Zarr store (v2 or v3, consolidated or not), a file of
         references (Kerchunk's JSON), a local Icechunk repository, a URL that fsspec knows (``s3://``, ``gs://``, ``https://``, ``memory://``), or several of these. A ZIP
-        archive of NetCDF files counts as its members, whatever its name is, and a GRIB file as its variables.
+        archive of NetCDF or GRIB files counts as its members, whatever its name is, and a GRIB file as its variables. What
+        a folder or glob passes over becomes a finding, and so does a file that is listed twice.
     storage_options
         For fsspec, credentials included.
     engine
@@ -119,7 +128,7 @@ def open_sources(
     Returns
     -------
     OpenedSources
-        In the order given, globs sorted.
+        In the order given, folders and globs sorted.
 
     Raises
     ------
@@ -133,59 +142,68 @@ def open_sources(
         raise SourceNotFoundError("the list of sources is empty")
     opened = OpenedSources([], [], [])
     options = dict(storage_options or {})
+    noticed: list[Finding] = []
     try:
-        for path in listed:
-            text = os.fspath(path)
-            if "://" in text and not text.startswith("file://"):
-                _open_url(opened, text, options, engine, group)
+        sources = _sources(listed, noticed)
+        # Steps of one forecast may be spread over files: GRIB files are looked at together.
+        grib = _grib_variables([s for s in sources if isinstance(s, Path)], engine)
+        for source in sources:
+            if isinstance(source, str):
+                _open_url(opened, source, options, engine, group)
+            elif source in grib:
+                _add_grib(opened, grib[source])
             else:
-                for local in expand_local(text.removeprefix("file://")):
-                    _open_local(opened, local, engine, group, options)
+                _open_local(opened, source, engine, group, options)
     except BaseException:
         opened.close()
         raise
+    attach(opened.datasets[0], noticed)
     opened.names = _distinct(opened.names, [d.location for d in opened.descriptions])
     return opened
 
 
-def expand_local(text: str) -> list[Path]:
-    """Return the files and stores that a local path, folder or glob stands for, sorted.
-
-    Raises
-    ------
-    SourceNotFoundError
-        Where it matches nothing, saying what the folder holds.
-    """
-    path = Path(text).expanduser()
-    if path.exists():
-        if path.is_dir() and not is_zarr_store(path) and not is_icechunk(path):
-            found = sorted({match for pattern in _PATTERNS for match in path.glob(pattern)})
-            if not found:
-                raise SourceNotFoundError(
-                    f"the folder {text} holds no NetCDF file and is no Zarr store; it holds {_listing(path)}",
-                    where=text,
-                )
-            return found
-        return [path]
-    if glob.has_magic(text):
-        found = sorted(Path(match) for match in glob.iglob(str(path), recursive=True))  # noqa: PTH207
-        if found:
-            return found
-        what = f"the pattern {text} matches nothing"
-        folder = Path(text[: next(i for i, c in enumerate(text) if c in "*?[")]).parent
-    else:
-        what = f"{text} does not exist"
-        folder = path.parent
-    holder = next((parent for parent in (folder, *folder.parents) if parent.is_dir()), Path())
-    raise SourceNotFoundError(f"{what}; {holder} holds {_listing(holder)}", where=text)
+def _sources(listed: Sequence[str | os.PathLike[str]], noticed: list[Finding]) -> list[Path | str]:
+    """Return local files and stores, archives as their members, and URLs as text; each path once."""
+    sources: list[Path | str] = []
+    known: set[Path] = set()
+    repeated: list[str] = []
+    for path in listed:
+        text = os.fspath(path)
+        if "://" in text and not text.startswith("file://"):
+            sources.append(text)
+            continue
+        listing = expand_local(text.removeprefix("file://"))
+        if (finding := listing.finding(text)) is not None:
+            noticed.append(finding)
+        for local in listing.paths:
+            if local.resolve() in known:
+                repeated.append(local.name)
+            else:
+                known.add(local.resolve())
+                sources.append(local)
+    if repeated:
+        noticed.append(Finding("info", "sources", f"listed twice, and taken once: {few(repeated)}"))
+    return sources
 
 
-def _listing(folder: Path, limit: int = 12) -> str:
-    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
-    if not names:
-        return "nothing"
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def _grib_variables(paths: Sequence[Path], engine: str | None) -> dict[Path, list[GribVariable]]:
+    """Return the variables of each GRIB file, the files looked at together."""
+    if engine is not None:
+        return {}
+    found = {path: [] for path in paths if path.is_file() and file_format(path) == "grib"}
+    for variable in open_grib(list(found)) if found else []:
+        found[variable.paths[0]].append(variable)
+    return found
+
+
+def _add_grib(opened: OpenedSources, variables: Sequence[GribVariable], archive: Path | None = None) -> None:
+    known: dict[tuple[Path, ...], SourceDescription] = {}
+    for variable in variables:
+        if variable.paths not in known:
+            known[variable.paths] = describe_files(variable.paths if archive is None else (archive,), "grib")
+        name = f"{variable.paths[0].name}!{variable.name}"
+        name = name if archive is None else f"{archive.name}!{name}"
+        _add(opened, variable.dataset, name, known[variable.paths])
 
 
 def _open_local(
@@ -214,15 +232,7 @@ def _open_local(
         _add(opened, dataset, path.name, describe_file(path, "references"))
         return
     if kind == "zip":
-        description = describe_file(path, kind)
-        for member in extract_netcdf_members(path):
-            dataset = _open_netcdf(member, None, group, shown=f"{path}!{member.name}")
-            _add(opened, dataset, f"{path.name}!{member.name}", description)
-        return
-    if kind == "grib" and engine is None:
-        description = describe_file(path, kind)
-        for variable, dataset in open_grib(path):
-            _add(opened, dataset, f"{path.name}!{variable}", description)
+        _open_archive(opened, path, group)
         return
     if engine is None and kind not in ("hdf5", "netcdf3"):
         raise UnreadableSourceError(*UNDECODABLE[kind][:1], where=str(path), remedy=UNDECODABLE[kind][1])
@@ -230,6 +240,22 @@ def _open_local(
     if kind == "netcdf3":
         check_classic_size(path, dataset)
     _add(opened, dataset, path.name, describe_file(path, kind))
+
+
+def _open_archive(opened: OpenedSources, path: Path, group: str | None) -> None:
+    description = describe_file(path, "zip")
+    archive = extract_members(path)
+    first = len(opened)
+    grib = _grib_variables(archive.members, None)
+    for member in archive.members:
+        if member in grib:
+            _add_grib(opened, grib[member], path)
+        else:
+            dataset = _open_netcdf(member, None, group, shown=f"{path}!{member.name}")
+            _add(opened, dataset, f"{path.name}!{member.name}", description)
+    if archive.passed_over and len(opened) > first:
+        what = f"{len(archive.passed_over)} members are passed over: {few(archive.passed_over)}"
+        attach(opened.datasets[first], [Finding("info", path.name, what)])
 
 
 def _add(opened: OpenedSources, dataset: xr.Dataset, name: str, description: SourceDescription) -> None:
@@ -327,7 +353,13 @@ def _open_url(opened: OpenedSources, url: str, options: dict[str, Any], engine, 
     for one in urls:
         _, path = fsspec.core.url_to_fs(one, **options)
         name = path.rstrip("/").rsplit("/", 1)[-1]
-        if name.endswith((".nc", ".nc4", ".netcdf", ".cdf", ".h5")):
+        if name.lower().endswith((*GRIB_SUFFIXES, ".zip")):
+            raise UnreadableSourceError(
+                "GRIB files and archives are not read from a URL",
+                where=one,
+                remedy="Download the file, and give its path.",
+            )
+        if name.lower().endswith(DATA_SUFFIXES):
             dataset = _open_remote_netcdf(filesystem, path, one, group, opened)
         else:
             dataset = _open_zarr(one, options, group)

@@ -14,7 +14,7 @@ from weathermill.fields.assembly import holds_level
 from weathermill.fields.choices import SourceOptions, require_known
 from weathermill.fields.conversion import EQUIVALENTS
 from weathermill.fields.coordinates import TIME, standardise, undecoded_time
-from weathermill.fields.findings import Finding, Held, tell_together
+from weathermill.fields.findings import Finding, Held, attached, tell, tell_together
 from weathermill.fields.layout import HorizontalOrder, horizontal_order
 from weathermill.fields.recognition import EXPVER, Offer, describe_offers, offers_of
 from weathermill.fields.timeaxis import calendar_of, selection
@@ -45,6 +45,8 @@ class Source:
     ) -> None:
         self.name = name
         self.attrs = dict(dataset.attrs)
+        for noticed in attached(dataset):
+            tell(findings, noticed.severity, noticed.subject, noticed.message, noticed.remedy)
         arranged = arrange(dataset, name, options, findings)
         self.arranged = arranged
         self.left_out = arranged.left_out

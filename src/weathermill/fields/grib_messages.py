@@ -1,0 +1,388 @@
+"""The messages of GRIB files, editions 1 and 2: what each one is, and its values when asked for.
+
+A message of edition 2 may hold several fields, which share sections (WMO Manual on Codes, FM 92 GRIB, regulation
+92.1.2); each becomes a message by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from weathermill.errors import UnreadableSourceError
+from weathermill.fields.grib_grids import GribGrid, get, read_grid
+
+_FILL = 1.0e30
+_SECONDS = {0: 60, 1: 3600, 2: 86400, 10: 10800, 11: 21600, 12: 43200, 13: 1, 14: 900, 15: 1800, 254: 1}
+_ENSEMBLE = ("cf", "pf")
+# Statistics of an ensemble, which are no state of the atmosphere: ensemble mean, standard deviation and the like.
+_DERIVED = ("em", "es", "ep", "taem", "taes", "ed", "efi", "efic", "sot", "cr", "cs", "cm", "pb", "pd", "fp")
+
+
+@dataclass(frozen=True)
+class FieldKey:
+    """What a field is, apart from its time, level, member and the time that it covers.
+
+    Attributes
+    ----------
+    parameter
+        paramId and the numbers that stand in the message, which tell unknown parameters apart.
+    name
+        ecCodes's short name.
+    level_type
+        ecCodes's ``typeOfLevel``.
+    statistic
+        ecCodes's ``stepType``: ``instant``, ``accum``, ``avg``, ``max``, ``min`` …
+    product
+        ``""`` for analyses and single forecasts, ``ens`` for members of an ensemble; else what the field says of an
+        ensemble, such as ``em`` (mean) or ``probability``.
+    origin
+        Centre, class and stream of the data.
+    experiment
+        ECMWF's experiment version, or empty.
+    """
+
+    parameter: tuple[int, ...]
+    name: str
+    level_type: str
+    statistic: str
+    product: str
+    origin: tuple[str, ...]
+    experiment: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One field in a file.
+
+    Attributes
+    ----------
+    path, offset, length
+        Where the message is, in bytes.
+    part
+        Which of the fields of the message, or -1 where it holds one.
+    field, grid
+        What it is, and where.
+    run
+        Reference time: the start of the forecast, or the time of the analysis.
+    start, end
+        Seconds from ``run`` to the begin and end of the time covered; the same for an instantaneous field.
+    valid
+        Time at the end of the time covered.
+    level
+        Value of the level, or those of the top and bottom of a layer.
+    number
+        Ensemble member.
+    analysis
+        Whether it is an analysis.
+    step
+        Of the packing: the smallest difference of two values.
+    """
+
+    path: Path
+    offset: int
+    length: int
+    part: int
+    field: FieldKey
+    grid: GribGrid
+    run: np.datetime64
+    start: int
+    end: int
+    valid: np.datetime64
+    level: tuple[float, ...]
+    number: int
+    analysis: bool
+    step: float
+
+
+@dataclass
+class FileIndex:
+    """All messages of one file; those that cannot be used are counted by the reason why.
+
+    Attributes
+    ----------
+    messages
+        In the order of the file.
+    attributes
+        Of each kind of field: units, long name and the like.
+    unusable
+        Reasons with the number of messages.
+    """
+
+    messages: list[Message]
+    attributes: dict[FieldKey, dict[str, Any]]
+    unusable: list[tuple[UnreadableSourceError, int]]
+
+
+# A file is indexed once in a process: sources are opened several times in a run.
+_indexed: dict[tuple[str, int, int], FileIndex] = {}
+
+
+def index_file(path: Path) -> FileIndex:
+    """Return what messages a GRIB file holds; values are not decoded.
+
+    Raises
+    ------
+    UnreadableSourceError
+        Where ecCodes is not installed, or a message is damaged or cut off.
+    """
+    _require_eccodes(path)
+    status = path.stat()
+    key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
+    if key not in _indexed:
+        for stale in [other for other in _indexed if other[0] == key[0]]:
+            del _indexed[stale]
+        _indexed[key] = _read_index(path)
+    return _indexed[key]
+
+
+def _require_eccodes(path: Path) -> None:
+    try:
+        import eccodes  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        raise UnreadableSourceError(
+            "this is a GRIB file, and ecCodes is not installed",
+            where=str(path),
+            remedy="Install the package eccodes (extra grib), or convert the file to NetCDF.",
+        ) from error
+
+
+def _read_index(path: Path) -> FileIndex:
+    grids: dict[bytes, GribGrid | UnreadableSourceError] = {}
+    attributes: dict[FieldKey, dict[str, Any]] = {}
+    messages: list[Message] = []
+    unusable: dict[int, tuple[UnreadableSourceError, int]] = {}
+    for handle, offset, length, part, grid_section in _fields(path):
+        field = _field_key(handle)
+        grid_key = grid_section or str(get(handle, "md5GridSection", str, offset)).encode()
+        if grid_key not in grids:
+            grids[grid_key] = read_grid(handle, path, field.name)
+        grid = grids[grid_key]
+        if isinstance(grid, UnreadableSourceError):
+            error, count = unusable.get(id(grid), (grid, 0))
+            unusable[id(grid)] = (error, count + 1)
+            continue
+        if field not in attributes:
+            attributes[field] = _attributes(handle, field, grid)
+        messages.append(_message(handle, path, (offset, length, part), field, grid))
+    if not messages and not unusable:
+        raise UnreadableSourceError("the GRIB file holds no message", where=str(path))
+    return FileIndex(messages, attributes, list(unusable.values()))
+
+
+def _fields(path: Path) -> Iterator[tuple[int, int, int, int, bytes]]:
+    """Yield (handle, offset, length, part, grid section) of each field; the handle is released afterwards."""
+    import eccodes
+
+    count = 0
+    with path.open("rb") as file, path.open("rb") as raw:
+        while True:
+            try:
+                handle = eccodes.codes_grib_new_from_file(file)
+            except eccodes.CodesInternalError as error:
+                raise UnreadableSourceError(
+                    f"message {count + 1} of the GRIB file is damaged or cut off: {error}", where=str(path)
+                ) from error
+            if handle is None:
+                return
+            count += 1
+            try:
+                offset = int(eccodes.codes_get(handle, "offset", int))
+                length = int(eccodes.codes_get(handle, "totalLength", int))
+                edition = int(eccodes.codes_get(handle, "edition", int))
+                sections = list(_sections(raw, offset, length)) if edition == 2 else []
+                if sum(number == 7 for number, _, _ in sections) < 2:
+                    grid = next((place for number, *place in sections if number == 3), None)
+                    yield handle, offset, length, -1, b"" if grid is None else _bytes(raw, *grid)
+                    continue
+            finally:
+                eccodes.codes_release(handle)
+            for part, single in enumerate(split_fields(_bytes(raw, offset, length))):
+                handle = eccodes.codes_new_from_message(single)
+                try:
+                    yield handle, offset, length, part, b""
+                finally:
+                    eccodes.codes_release(handle)
+
+
+def _bytes(file: BinaryIO, offset: int, length: int) -> bytes:
+    file.seek(offset)
+    return file.read(length)
+
+
+def _sections(file: BinaryIO, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (number, offset, length) of the sections 1 to 7 of a message of edition 2."""
+    place, end = offset + 16, offset + length - 4
+    while place + 5 <= end:
+        head = _bytes(file, place, 5)
+        size = int.from_bytes(head[:4], "big")
+        if size < 5:
+            return
+        yield head[4], place, size
+        place += size
+
+
+def split_fields(content: bytes) -> list[bytes]:
+    """Return each field of a message of edition 2 as a message by itself.
+
+    Parameters
+    ----------
+    content
+        The message. Sections 2 to 7, 3 to 7 or 4 to 7 may be repeated; what is not repeated stays in force, and so
+        does a bitmap where section 6 says so (its sixth octet is 254).
+    """
+    current: dict[int, bytes] = {}
+    bitmap = b""
+    parts = []
+    place = 16
+    while place + 5 <= len(content) - 4:
+        size = int.from_bytes(content[place : place + 4], "big")
+        section, number = content[place : place + size], content[place + 4]
+        if size < 5:
+            break
+        current[number] = section
+        if number == 6:
+            if section[5] == 254:
+                current[6] = bitmap
+            else:
+                bitmap = section
+        if number == 7:
+            body = b"".join(current[n] for n in sorted(current))
+            total = 16 + len(body) + 4
+            parts.append(content[:8] + total.to_bytes(8, "big") + body + b"7777")
+        place += size
+    return parts
+
+
+def _field_key(handle: int) -> FieldKey:
+    raw = [get(handle, key, int) for key in ("discipline", "parameterCategory", "parameterNumber")]
+    if raw[0] is None:
+        raw = [get(handle, key, int) for key in ("table2Version", "indicatorOfParameter")]
+    name = str(get(handle, "shortName", str, "unknown"))
+    if name == "unknown":
+        name = "unknown_" + "_".join(str(number) for number in raw)
+    stream = str(get(handle, "stream", str, "") or "")
+    return FieldKey(
+        parameter=(int(get(handle, "paramId", int, 0) or 0), *(int(number or 0) for number in raw)),
+        name=name,
+        level_type=str(get(handle, "typeOfLevel", str, "unknown")),
+        statistic=str(get(handle, "stepType", str, "instant")),
+        product=_product(handle),
+        # ECMWF's forecasts from 06 and 18 UTC are in a stream of their own.
+        origin=(
+            str(get(handle, "centre", str, "")),
+            str(get(handle, "class", str, "") or ""),
+            "oper" if stream == "scda" else stream,
+        ),
+        experiment=str(get(handle, "expver", str, "") or ""),
+    )
+
+
+def _product(handle: int) -> str:
+    template = get(handle, "productDefinitionTemplateNumber", int)
+    if template in (5, 9):
+        limits = (get(handle, f"{name}Limit", float) for name in ("lower", "upper"))
+        return "probability_" + "_".join(f"{limit:g}" for limit in limits if limit is not None)
+    if template in (6, 10):
+        return f"percentile_{get(handle, 'percentileValue', int, 0)}"
+    kind = str(get(handle, "dataType", str, "") or "")
+    if template in (2, 3, 4, 12, 13, 14):
+        derived = get(handle, "derivedForecast", int, 0)
+        return {0: "em", 1: "em", 2: "es", 4: "es"}.get(derived, f"derived_{derived}")
+    if kind in _DERIVED:
+        return kind
+    return "ens" if kind in _ENSEMBLE else ""
+
+
+def _attributes(handle: int, field: FieldKey, grid: GribGrid) -> dict[str, Any]:
+    attrs: dict[str, Any] = {
+        "GRIB_shortName": field.name,
+        "GRIB_paramId": field.parameter[0],
+        "GRIB_typeOfLevel": field.level_type,
+        "GRIB_stepType": field.statistic,
+        "units": str(get(handle, "units", str, "")),
+        "long_name": str(get(handle, "name", str, field.name)),
+    }
+    if "unknown" in attrs["units"]:
+        attrs["units"] = ""
+    standard_name = str(get(handle, "cfName", str, "unknown"))
+    if standard_name != "unknown":
+        attrs["standard_name"] = standard_name
+    if attrs["units"] == "m s**-1":
+        attrs["GRIB_uvRelativeToGrid"] = int(grid.winds_along_grid)
+    return attrs
+
+
+def _message(
+    handle: int, path: Path, place: tuple[int, int, int], field: FieldKey, grid: GribGrid
+) -> Message:
+    run = _time(int(get(handle, "dataDate", int, 0)), int(get(handle, "dataTime", int, 0)))
+    unit = _SECONDS.get(int(get(handle, "stepUnits", int, 1) or 0))
+    start, end = (int(get(handle, key, int, 0) or 0) for key in ("startStep", "endStep"))
+    if unit is None:
+        # Months and years have no length of their own.
+        valid = _time(int(get(handle, "validityDate", int, 0)), int(get(handle, "validityTime", int, 0)))
+        start, end = 0, int((valid - run) / np.timedelta64(1, "s"))
+    else:
+        start, end = start * unit, end * unit
+        valid = run + np.timedelta64(end, "s")
+    level = (float(get(handle, "level", float, 0.0) or 0.0),)
+    if field.level_type.endswith("Layer"):
+        level = tuple(float(get(handle, key, float, 0.0) or 0.0) for key in ("topLevel", "bottomLevel"))
+    binary, decimal = (int(get(handle, f"{kind}ScaleFactor", int, 0) or 0) for kind in ("binary", "decimal"))
+    packed = bool(get(handle, "bitsPerValue", int, 0))
+    return Message(
+        path,
+        *place,
+        field,
+        grid,
+        run.astype("datetime64[ns]"),
+        start,
+        end,
+        valid.astype("datetime64[ns]"),
+        level,
+        int(get(handle, "number", int, 0) or 0),
+        str(get(handle, "dataType", str, "")) == "an",
+        2.0**binary * 10.0**-decimal if packed and binary > -126 else 0.0,
+    )
+
+
+def _time(date: int, clock: int) -> np.datetime64:
+    text = f"{date // 10000:04d}-{date // 100 % 100:02d}-{date % 100:02d}"
+    return np.datetime64(f"{text}T{clock // 100:02d}:{clock % 100:02d}", "s")
+
+
+def decode(file: BinaryIO, message: Message) -> np.ndarray:
+    """Return (rows, columns) float64 of one message, missing values as NaN.
+
+    Parameters
+    ----------
+    file
+        The file of the message, open to read.
+
+    Raises
+    ------
+    OSError
+        Where the message cannot be decoded.
+    """
+    import eccodes
+
+    content = _bytes(file, message.offset, message.length)
+    if message.part >= 0:
+        content = split_fields(content)[message.part]
+    try:
+        handle = eccodes.codes_new_from_message(content)
+        try:
+            eccodes.codes_set(handle, "missingValue", _FILL)
+            values = eccodes.codes_get_values(handle)
+        finally:
+            eccodes.codes_release(handle)
+    except eccodes.CodesInternalError as error:
+        raise OSError(
+            f"the GRIB message at byte {message.offset} of {message.path.name} cannot be decoded: {error}"
+        ) from error
+    return message.grid.arrange(np.where(values == _FILL, np.nan, values))

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+
+# For `grib_writing`.
+sys.path.insert(0, str(Path(__file__).parent))
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -2,60 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 
 import numpy as np
 import pytest
+from grib_writing import NI, NJ, field, message, needs_eccodes
 
 from weathermill.errors import UnreadableSourceError
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.geometry import gaussian_latitudes
 from weathermill.fields.opening import open_sources
-
-needs_eccodes = pytest.mark.skipif(
-    importlib.util.find_spec("eccodes") is None, reason="ecCodes is not installed"
-)
-
-NI, NJ = 36, 19
-
-
-def field(seed: float, shape=(NJ, NI)) -> np.ndarray:
-    """A smooth field, north to south and west to east, whose value tells its place."""
-    rows, columns = np.arange(shape[0])[:, None], np.arange(shape[1])[None]
-    return 250.0 + seed + rows * 0.5 + columns * 0.01
-
-
-def message(
-    values: np.ndarray, *, edition: int = 2, bits: int = 24, sample: str | None = None, **keys
-) -> bytes:
-    import eccodes
-
-    handle = eccodes.codes_grib_new_from_samples(sample or f"regular_ll_pl_grib{edition}")
-    defaults = (
-        {
-            "Ni": NI,
-            "Nj": NJ,
-            "latitudeOfFirstGridPointInDegrees": 90.0,
-            "latitudeOfLastGridPointInDegrees": -90.0,
-            "longitudeOfFirstGridPointInDegrees": 0.0,
-            "longitudeOfLastGridPointInDegrees": 350.0,
-            "iDirectionIncrementInDegrees": 10.0,
-            "jDirectionIncrementInDegrees": 10.0,
-        }
-        if sample is None
-        else {}
-    )
-    for key, value in (defaults | {"dataDate": 20200101, "dataTime": 0} | keys).items():
-        eccodes.codes_set(handle, key, value)
-    if np.isnan(values).any():
-        eccodes.codes_set(handle, "bitmapPresent", 1)
-        eccodes.codes_set(handle, "missingValue", 1e20)
-    eccodes.codes_set(handle, "bitsPerValue", bits)
-    eccodes.codes_set_values(handle, np.nan_to_num(values, nan=1e20).ravel())
-    content = eccodes.codes_get_message(handle)
-    eccodes.codes_release(handle)
-    return content
 
 
 def fields_of(path, **wanted):

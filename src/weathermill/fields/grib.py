@@ -113,19 +113,8 @@ def _of_file(path: Path, variants: Sequence[Variant]) -> list[GribVariable]:
         mine = [entry for entry in variant.entries if entry.message.path == path]
         if mine:
             labelled.append((label, variant, mine))
-        by_place: dict[tuple, list[Entry]] = {}
-        for entry in variant.copies:
-            if entry.message.path == path:
-                message = entry.message
-                key = (message.level, message.number)
-                # One dataset for each level and member, or those without a copy would seem to be missing.
-                by_place.setdefault(key, []).append(entry)
-        for entries in by_place.values():
-            remaining = entries
-            while remaining:
-                unique = {entry.message.valid: entry for entry in reversed(remaining)}
-                labelled.append((label, variant, list(unique.values())))
-                remaining = [entry for entry in remaining if entry not in unique.values()]
+        copies = [entry for entry in variant.copies if entry.message.path == path]
+        labelled += [(label, variant, entries) for entries in _without_repetition(copies)]
     result, seen = [], {}
     for label, variant, entries in labelled:
         if sum(other == label for other, _, _ in labelled) > 1:
@@ -136,6 +125,28 @@ def _of_file(path: Path, variants: Sequence[Variant]) -> list[GribVariable]:
         used = dict.fromkeys([path, *(e.minus.path for e in entries if e.minus is not None)])
         result.append(GribVariable(name, _dataset(variant, entries), tuple(used)))
     return result
+
+
+def _without_repetition(copies: Sequence[Entry]) -> list[list[Entry]]:
+    """Return copies in groups that have each time, level and member once, and all combinations of them."""
+    groups, remaining = [], list(copies)
+    while remaining:
+        unique: dict[tuple, Entry] = {}
+        for entry in remaining:
+            message = entry.message
+            unique.setdefault((message.valid, message.level, message.number), entry)
+        group = list(unique.values())
+        if holes(group)[0]:
+            # By level and member, or those without a copy would seem to be missing.
+            by_place: dict[tuple, list[Entry]] = {}
+            for entry in group:
+                by_place.setdefault((entry.message.level, entry.message.number), []).append(entry)
+            groups += list(by_place.values())
+        else:
+            groups.append(group)
+        taken = {id(entry) for entry in group}
+        remaining = [entry for entry in remaining if id(entry) not in taken]
+    return groups
 
 
 def _dataset(variant: Variant, entries: Sequence[Entry]) -> xr.Dataset:

@@ -18,6 +18,8 @@ from weathermill.fields.grib_grids import GribGrid, get, read_grid
 
 _FILL = 1.0e30
 _SECONDS = {0: 60, 1: 3600, 2: 86400, 10: 10800, 11: 21600, 12: 43200, 13: 1, 14: 900, 15: 1800, 254: 1}
+# Units of edition 1 that are finer than an hour (WMO code table 4), as ecCodes's unit to count them in.
+_FINER = {0: 0, 13: 0, 14: 0, 254: 13}
 _ENSEMBLE = ("cf", "pf")
 # Statistics of an ensemble, which are no state of the atmosphere: ensemble mean, standard deviation and the like.
 _DERIVED = ("em", "es", "ep", "taem", "taes", "ed", "efi", "efic", "sot", "cr", "cs", "cm", "pb", "pd", "fp")
@@ -320,7 +322,12 @@ def _attributes(handle: int, field: FieldKey, grid: GribGrid) -> dict[str, Any]:
 def _message(
     handle: int, path: Path, place: tuple[int, int, int], field: FieldKey, grid: GribGrid
 ) -> Message:
+    import eccodes
+
     run = _time(int(get(handle, "dataDate", int, 0)), int(get(handle, "dataTime", int, 0)))
+    if (finer := _FINER.get(get(handle, "unitOfTimeRange", int))) is not None:
+        # In edition 1 ecCodes counts in hours unless it is told otherwise.
+        eccodes.codes_set(handle, "stepUnits", finer)
     unit = _SECONDS.get(int(get(handle, "stepUnits", int, 1) or 0))
     start, end = (int(get(handle, key, int, 0) or 0) for key in ("startStep", "endStep"))
     if unit is None:

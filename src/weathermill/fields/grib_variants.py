@@ -325,6 +325,8 @@ def _full_name(variant: Variant, family: Sequence[Variant]) -> str:
         parts.append(variant.covering)
     if len({v.field.product for v in family}) > 1 or variant.field.product not in ("", "ens"):
         parts.append(variant.field.product or "single")
+    if len(parts) == 1:
+        parts.append(variant.covering)
     return "_".join(parts)
 
 

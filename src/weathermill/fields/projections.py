@@ -115,8 +115,8 @@ def rotated(
     # The new system is the old one turned by the latitude of the pole about its own y axis, then by its longitude.
     tilt = np.radians(90.0 + south_pole[0])
     x, y, z = np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)
-    x_old = np.cos(tilt) * x + np.sin(tilt) * z
-    z_old = -np.sin(tilt) * x + np.cos(tilt) * z
+    x_old = np.cos(tilt) * x - np.sin(tilt) * z
+    z_old = np.sin(tilt) * x + np.cos(tilt) * z
     return np.degrees(np.arcsin(np.clip(z_old, -1.0, 1.0))), south_pole[1] + np.degrees(np.arctan2(y, x_old))
 
 

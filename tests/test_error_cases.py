@@ -268,7 +268,7 @@ def undecodable_file(here):
     open_sources(here.path / "source.nc")
 
 
-@case(errors.UnreadableSourceError, "is no NetCDF", where="a.zip")
+@case(errors.UnreadableSourceError, "is neither NetCDF nor GRIB", where="a.zip")
 def archive_of_something_else(here):
     with zipfile.ZipFile(here.path / "a.zip", "w") as archive:
         archive.writestr("page.nc", "<html>")
@@ -337,6 +337,20 @@ def no_units_and_nothing_to_judge_by(here):
     dataset = source(units="")
     dataset["t"][:] = np.nan
     canonicalise([dataset], variables=["temperature"])
+
+
+@case(errors.SourceConflictError, "land_sea_mask", "different fields", "by up to 1", where="b.nc")
+def land_sea_masks_of_two_models(here):
+    mask = source(units="1").isel(time=0, level=0, drop=True).rename(t="lsm") * 0.0
+    mask["lsm"].attrs["units"] = "1"
+    sources = [source().merge(mask), mask + 1.0]
+    sources[1]["lsm"].attrs["units"] = "1"
+    canonicalise(
+        sources,
+        variables=["temperature"],
+        static_variables=["land_sea_mask"],
+        source_names=["a.nc", "b.nc"],
+    )
 
 
 @case(errors.CoordinateError, "latitude has missing values", where="source")

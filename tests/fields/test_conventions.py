@@ -382,7 +382,7 @@ def test_conflicting_duplicates_are_refused_by_time_and_source(make_source):
     a, b = make_source(), make_source(start="2020-01-02")
     b["t"][1] += 1.0
     with pytest.raises(
-        TimeAxisError, match=r"temperature at 2020-01-02T06:00 .*\(by up to 1\).*a\.nc and b\.nc"
+        TimeAxisError, match=r"temperature at 2020-01-02T06:00 .*\(by up to 1, at .*a\.nc:t and b\.nc:t"
     ):
         canonical([a, b], variables=["temperature"], source_names=["a.nc", "b.nc"])
 

@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 
 from weathermill.errors import TimeAxisError
+from weathermill.fields.comparison import compare, difference_text
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.layout import HorizontalOrder, as_slice, finish_lazily, time_chunks
 from weathermill.fields.recognition import Offer
@@ -153,11 +154,15 @@ def _judge_duplicates(pieces, times, owner, positions, new, levels, steps, findi
             left = _load(pieces[a], positions[firsts], levels, steps)
             right = _load(pieces[b], positions[others], levels, steps)
             for i, group in enumerate(groups):
-                verdict = _compare(left[i], right[i], pieces[a].resolution + pieces[b].resolution)
-                if verdict == "second" and keep[group] == firsts[i]:
+                kept, first, resolution = int(keep[group]), left[i], pieces[a].resolution
+                if kept != firsts[i]:
+                    # Another one than the first is kept so far: it is the one that has to agree.
+                    holder = pieces[int(owner[kept])]
+                    first, resolution = _load(holder, positions[[kept]], levels, steps)[0], holder.resolution
+                verdict = compare(first, right[i], resolution + pieces[b].resolution)
+                if verdict == "second":
                     keep[group] = others[i]
                 elif verdict == "differ":
-                    kept = int(keep[group])
                     held = version_of.get((int(owner[kept]), int(positions[kept])))
                     offered = version_of.get((b, int(positions[others[i]])))
                     if held is not None and offered is not None and held != offered:
@@ -167,9 +172,10 @@ def _judge_duplicates(pieces, times, owner, positions, new, levels, steps, findi
                         continue
                     raise TimeAxisError(
                         f"{variable} at {first_text(times[firsts[i]])} occurs twice with different values"
-                        f" (by up to {np.nanmax(np.abs(left[i] - right[i])):.4g})",
-                        where=f"{pieces[a].offer.source} and {pieces[b].offer.source}",
-                        remedy="Leave one of the sources out, or select times in which they do not overlap.",
+                        f" ({difference_text(first, right[i], pieces[b].order)})",
+                        where=f"{pieces[int(owner[kept])].offer.label} and {pieces[b].offer.label}",
+                        remedy="Leave one of the sources out, select times in which they do not overlap, or say by"
+                        " ingest.names which variable is meant.",
                     )
                 count += 1
     if count:
@@ -193,18 +199,3 @@ def _load(piece: Piece, positions: np.ndarray, levels, steps: int) -> np.ndarray
     back = np.empty_like(ordered)
     back[ordered] = np.arange(ordered.size)
     return loaded[back]
-
-
-def _compare(left: np.ndarray, right: np.ndarray, resolution: float) -> str:
-    """Return ``same``, ``second`` (only the second has data) or ``differ``."""
-    left_missing, right_missing = np.isnan(left), np.isnan(right)
-    if right_missing.all():
-        return "same"
-    if left_missing.all():
-        return "second"
-    if not np.array_equal(left_missing, right_missing):
-        return "differ"
-    valid = ~left_missing
-    a, b = left[valid].astype(np.float64), right[valid].astype(np.float64)
-    tolerance = resolution * 1.001 + 4.0 * np.finfo(np.float32).eps * np.abs(a).max()
-    return "same" if np.abs(a - b).max() <= tolerance else "differ"

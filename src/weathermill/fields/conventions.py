@@ -24,12 +24,13 @@ from weathermill.errors import (
 )
 from weathermill.fields.assembly import Piece, holds_level, join_times, level_positions
 from weathermill.fields.choices import SourceOptions
+from weathermill.fields.conflicts import require_one_unit, settle_repeated_levels, static_field
 from weathermill.fields.conversion import conversion_for
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
 from weathermill.fields.derived import derive, plan_derivations
 from weathermill.fields.findings import Finding, Held, tell, tell_together
 from weathermill.fields.grids import grid_of
-from weathermill.fields.layout import HorizontalOrder, finish_lazily, level_reading, steps_per_chunk
+from weathermill.fields.layout import HorizontalOrder, level_reading, steps_per_chunk
 from weathermill.fields.recognition import Offer
 from weathermill.fields.survey import Source, find_offers, level_text, survey, where_text
 from weathermill.fields.timeaxis import calendar_of, first_text, require_some
@@ -104,6 +105,8 @@ def canonicalise(
         Where ``names`` or ``select`` name what no source has.
     UnitsError
         Where units are missing and the values do not tell, or cannot be converted.
+    SourceConflictError
+        Where static fields, or one level that occurs twice, differ.
     EmptySelectionError
         Where no time is left.
     CoordinateError
@@ -128,6 +131,8 @@ def canonicalise(
         name: find_offers(name, surveyed, on_levels=name in pressure)
         for name in [*pressure, *two_dimensional, *static_variables]
     }
+    for name, group in offers.items():
+        require_one_unit(name, group)
     used = [offer for group in offers.values() for offer in group]
     order = _common_grid(surveyed, {offer.rank for offer in used})
     chosen_levels = _choose_levels(pressure, offers, levels, findings) if pressure else None
@@ -152,6 +157,8 @@ def canonicalise(
         _require_calendar(pieces, name)
         all_times = np.sort(np.concatenate([surveyed[p.offer.rank].times for p in pieces]))
         require_some(sum(len(piece.times) for piece in pieces), name, start, stop, all_times)
+        for piece in pieces:
+            settle_repeated_levels(piece, name, wanted, steps, findings)
         times, array = _join(pieces, wanted, steps, findings)
         dims = (TIME, LEVEL, LATITUDE, LONGITUDE) if name in pressure else (TIME, LATITUDE, LONGITUDE)
         if array.ndim == 4 and len(dims) == 3:
@@ -161,7 +168,8 @@ def canonicalise(
     fields = _dataset(arrays, chosen_levels, order, steps, findings)
     fields = turn_winds(fields, offers, findings)
     for name in static_variables:
-        fields[name] = ((LATITUDE, LONGITUDE), _static(offers[name][0], surveyed, name, overrides, findings))
+        static = static_field(name, offers[name], surveyed, overrides.get(name), findings)
+        fields[name] = ((LATITUDE, LONGITUDE), static)
     for name in fields.data_vars:
         fields[name].attrs.update(_attributes(str(name), offers[str(name)][0]))
     grid = None
@@ -354,23 +362,6 @@ def _dataset(arrays, levels, order, steps, findings) -> xr.Dataset:
         lazy = _at_times(array, have, times)
         variables[name] = (dims, lazy.rechunk({0: min(steps, times.size)}))
     return xr.Dataset(variables, coords=coords)
-
-
-def _static(offer: Offer, surveyed, name, overrides, findings) -> da.Array:
-    source = surveyed[offer.rank]
-    array = offer.array
-    scale, offset, _ = conversion_for(offer, name, overrides.get(name), np.array([0]), None, findings)
-    if TIME in array.dims:
-        array = array.isel({TIME: 0})
-    return finish_lazily(
-        array,
-        source.order,
-        scale=scale,
-        offset=offset,
-        level_index=None,
-        chunks=None,
-        label=offer.label,
-    )
 
 
 def _attributes(name: str, offer: Offer) -> dict[str, str]:

@@ -135,25 +135,34 @@ def offers_of(
     choices
         What there is to choose along dimensions beside time, level and place.
     """
-    offers: dict[tuple[str, tuple | None], Offer] = {}
+    offers: list[Offer] = []
     for name, array in dataset.data_vars.items():
-        name = str(name)
         if LATITUDE not in array.dims or LONGITUDE not in array.dims:
             continue
-        if array.dtype.kind not in "fiub":
-            continue
-        offer = _offer(name, array, dataset, source, rank, choices)
-        key = (offer.variable, None if offer.levels is None else tuple(offer.levels))
-        if key in offers:
+        if array.dtype.kind in "fiub":
+            # One variable under two names stays two offers: whether they agree is seen where they are joined.
+            offers.append(_offer(str(name), array, dataset, source, rank, choices))
+    return _without_what_names_displace(offers, findings)
+
+
+def _without_what_names_displace(
+    offers: list[Offer], findings: MutableSequence[Finding] | None
+) -> list[Offer]:
+    """Leave out what is recognised as a variable for which a user's table names another one of the same source."""
+    named = {(o.variable, _levels_key(o)) for o in offers if FILE_NAME in o.array.encoding}
+    kept = []
+    for offer in offers:
+        if FILE_NAME not in offer.array.encoding and (offer.variable, _levels_key(offer)) in named:
             tell(
-                findings,
-                "warning",
-                offer.variable,
-                f"{source} holds it twice, as {offers[key].file_name} and {offer.file_name}; the first is taken",
+                findings, "info", offer.variable, f"ingest.names gives its name to another than {offer.label}"
             )
-            continue
-        offers[key] = offer
-    return list(offers.values())
+        else:
+            kept.append(offer)
+    return kept
+
+
+def _levels_key(offer: Offer) -> tuple[float, ...] | None:
+    return None if offer.levels is None else tuple(offer.levels)
 
 
 def _offer(

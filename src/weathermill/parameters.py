@@ -64,6 +64,7 @@ class IngestParameters(_Parameters):
     ``units`` gives the units of variables and coordinates whose file does not say them, or says them wrongly; ``names``
     gives canonical names to variables and coordinates by the file's name, before any recognition; ``select`` takes one
     value along dimensions beside time, level and place, such as a lead time or a member (``{step: 6h, number: 0}``).
+    ``winds`` says along which axes winds on curvilinear grids lie, where the files say nothing or something wrong.
     ``allow_missing`` names the variables that may have missing values, which no loss and no score counts.
 
     ``forcing_variables`` are inputs of the network that it does not predict. ``missing_steps`` says what to do about
@@ -84,6 +85,7 @@ class IngestParameters(_Parameters):
     units: dict[str, str] = {}
     names: dict[str, str] = {}
     select: dict[str, Annotated[str | int | float, BeforeValidator(_iso)]] = {}
+    winds: Literal["as_said", "east_and_north", "grid"] = "as_said"
     missing_steps: Literal["refuse", "gap", "interpolate"] = "gap"
     longest_interpolated: int = Field(1, ge=1)
     fill: dict[str, float | Literal["nearest", "climatology"]] = {}

@@ -299,6 +299,16 @@ def test_a_source_that_says_nothing_beside_one_that_does_is_not_left_out_silentl
         canonical(first, second)
 
 
+def test_a_parameter_says_along_which_axes_winds_lie():
+    silent, wrong = (
+        source(standard_names=("", "")),
+        source(standard_names=("eastward_wind", "northward_wind")),
+    )
+    for ds in (silent, wrong):
+        assert error_of(canonical(ds, winds="grid")) < 1e-5
+        assert np.array_equal(canonical(ds, winds="east_and_north")[NAMES[0]], ds["uas"])
+
+
 def test_vectors_outside_the_vocabulary_along_a_grid_are_refused():
     ds = source(standard_names=("surface_downward_x_stress", "surface_downward_y_stress")).rename(
         uas="tauu", vas="tauv"

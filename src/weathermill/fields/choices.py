@@ -14,7 +14,7 @@ import xarray as xr
 
 from weathermill.errors import CoordinateError, ParameterError
 from weathermill.fields.timeaxis import first_text, to_axis_type
-from weathermill.fields.vocabulary import AXES, name_fault
+from weathermill.fields.vocabulary import AXES, WindAxes, name_fault
 
 #: The key of ``encoding`` under which a renamed variable keeps the name that the file gives it.
 FILE_NAME = "weathermill_file_name"
@@ -91,12 +91,15 @@ class SourceOptions:
         Names -> units; here those of coordinates matter (``level``, ``latitude``, ``longitude``, a lead dimension).
     strict
         Whether names and dimensions that no source has are an error.
+    winds
+        Along which axes winds on curvilinear grids lie, whatever the sources say: ``grid``, or ``east_and_north``.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     select: Mapping[str, Any] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
     strict: bool = True
+    winds: WindAxes = "as_said"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from weathermill.errors import (
     TimeAxisError,
 )
 from weathermill.fields.assembly import Piece, holds_level, join_times, level_positions
-from weathermill.fields.choices import SourceOptions
+from weathermill.fields.choices import SourceOptions, WindAxes
 from weathermill.fields.conflicts import require_one_unit, settle_repeated_levels, static_field
 from weathermill.fields.conversion import conversion_for
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
@@ -59,6 +59,7 @@ def canonicalise(
     names: Mapping[str, str] | None = None,
     select: Mapping[str, Any] | None = None,
     strict: bool = True,
+    winds: WindAxes = "as_said",
     block_bytes: int = BLOCK_BYTES,
     findings: MutableSequence[Finding] | None = None,
 ) -> xr.Dataset:
@@ -83,7 +84,7 @@ def canonicalise(
         For messages.
     units
         Canonical name -> units to take for a variable, whatever the file says; also of coordinates, by the file's name.
-    names, select, strict
+    names, select, strict, winds
         See :class:`weathermill.fields.choices.SourceOptions`.
     block_bytes
         Aimed-at size of a block in memory.
@@ -114,7 +115,7 @@ def canonicalise(
     TimeAxisError
         Where a time occurs twice with different values, or calendars are mixed.
     """
-    options = SourceOptions(names or {}, select or {}, units or {}, strict)
+    options = SourceOptions(names or {}, select or {}, units or {}, strict, winds)
     surveyed = survey(sources, source_names, findings, options)
     _require_distinct([*variables, *surface_variables, *static_variables])
     flat = [name for name in variables if name not in CONVENTIONS and split_flat_name(name)]

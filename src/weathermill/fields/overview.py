@@ -205,7 +205,7 @@ def _surveyed(sources, source_names, findings: list[Finding], options: SourceOpt
             surveyed.append(Source(dataset, name, len(surveyed), findings, options))
         except WeathermillError as error:
             findings.append(Finding("error", name, error.what, error.remedy or ""))
-    settle_winds(surveyed)
+    settle_winds(surveyed, options.winds)
     return surveyed
 
 

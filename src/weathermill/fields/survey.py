@@ -128,7 +128,7 @@ def survey(
     ]
     tell_together(findings, held)
     require_options(surveyed, sources, options)
-    settle_winds(surveyed)
+    settle_winds(surveyed, options.winds)
     return surveyed
 
 

@@ -293,6 +293,9 @@ _TABLE = (
     _static("low_vegetation_cover", "1", None, ("cvl",), (27,), -0.01, 1.01),
 )
 
+#: Along which axes winds on curvilinear grids lie.
+WindAxes = Literal["as_said", "east_and_north", "grid"]
+
 #: Standard names of winds along a grid's axes, which must be turned before they bear the other.
 ALONG_GRID: Mapping[str, str] = MappingProxyType(
     {

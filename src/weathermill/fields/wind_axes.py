@@ -17,7 +17,7 @@ from weathermill.fields.cell_vertices import unit_vectors
 from weathermill.fields.coordinates import CURVILINEAR, LATITUDE, find_coordinate
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.grid_angles import AxisDirections, grid_angle, turn
-from weathermill.fields.vocabulary import ALONG_GRID, split_flat_name
+from weathermill.fields.vocabulary import ALONG_GRID, WindAxes, split_flat_name
 
 if TYPE_CHECKING:
     from weathermill.fields.recognition import Offer
@@ -80,8 +80,8 @@ _OTHER_VECTORS = re.compile(
 )
 
 _SETTLE = (
-    "Give it in the file the standard name x_wind or y_wind (along the axes of the grid), or eastward_wind or northward_wind,"
-    " whichever holds."
+    "Set ingest.winds to grid (along the axes of the grid) or to east_and_north, whichever holds; or give it in the file the"
+    " standard name x_wind or y_wind, or eastward_wind or northward_wind."
 )
 
 _angles: OrderedDict[str, np.ndarray | GridError] = OrderedDict()
@@ -146,19 +146,21 @@ def said_axes(array: xr.DataArray, attrs: Mapping[str, Any]) -> tuple[str | None
     return None, ""
 
 
-def settle_winds(surveyed: Sequence[Source]) -> None:
+def settle_winds(surveyed: Sequence[Source], winds: WindAxes = "as_said") -> None:
     """Give winds that lie along a grid's axes the angle to turn them by, or the reason why they cannot be used.
 
     Parameters
     ----------
     surveyed
         All sources; their offers are replaced. On latitude-longitude grids the axes are east and north already.
+    winds
+        Along which axes winds on curvilinear grids lie, whatever the sources say.
     """
     faults: dict[str, Offer] = {}
     for source in surveyed:
         offers = []
         for offer in source.offers:
-            judged = offer if offer.problem else _judged(offer, source)
+            judged = offer if offer.problem else _judged(offer, source, winds)
             if judged.problem and not offer.problem:
                 faults.setdefault(judged.variable, judged)
             offers.append(judged)
@@ -243,7 +245,7 @@ def turn_winds(
     return fields
 
 
-def _judged(offer: Offer, source: Source) -> Offer:
+def _judged(offer: Offer, source: Source, winds: WindAxes) -> Offer:
     """Return an offer with the angle of its grid, or with the problem that it has."""
     curvilinear = CURVILINEAR[LATITUDE] in source.dataset.coords
     standard_name = str(offer.array.attrs.get("standard_name", ""))
@@ -265,7 +267,9 @@ def _judged(offer: Offer, source: Source) -> Offer:
             problem="its grid is said to have a rotated pole, while latitude and longitude are plain axes",
             remedy="Give the file true latitudes and longitudes (y, x), or remove the attribute grid_mapping.",
         )
-    axes, said = said_axes(offer.array, source.attrs)
+    axes, said = (
+        said_axes(offer.array, source.attrs) if winds == "as_said" else (winds, f"ingest.winds: {winds}")
+    )
     if axes == "east_and_north":
         return offer
     if axes != "grid":

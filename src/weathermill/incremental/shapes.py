@@ -138,7 +138,9 @@ def _of_sources(opened: Any, parameters: Parameters) -> Shapes:
     ingest = parameters.ingest
     with opened:
         surveyed = survey(
-            opened.datasets, opened.names, options=SourceOptions(ingest.names, ingest.select, ingest.units)
+            opened.datasets,
+            opened.names,
+            options=SourceOptions(ingest.names, ingest.select, ingest.units, winds=ingest.winds),
         )
     wanted = {*ingest.variables, *ingest.surface_variables, *ingest.forcing_variables}
     wanted = {split_flat_name(name)[0] if _is_flat(name) else name for name in wanted}

@@ -40,6 +40,7 @@ def _canonical(
         units=parameters.units,
         names=parameters.names,
         select=parameters.select,
+        winds=parameters.winds,
         source_names=raw.names,
         findings=findings,
     )
@@ -96,5 +97,5 @@ def _trace(
         settle_reduced_grids(raw, parameters.reduced_grids, Held("ingest")),
         [chosen, code_digest(ingest_fields)],
         mean_over=(train.start, train.stop) if averaged else None,
-        options=SourceOptions(parameters.names, parameters.select, parameters.units),
+        options=SourceOptions(parameters.names, parameters.select, parameters.units, winds=parameters.winds),
     )

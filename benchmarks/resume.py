@@ -77,13 +77,13 @@ def import_ahead() -> None:
 def attempt(path: Path, folder: Path, a: argparse.Namespace, tell: int, slow_saves: bool) -> None:
     """Go on from whatever the folder holds, to the end, and tell of each step through the pipe `tell`."""
     if slow_saves:
-        original = checkpoint_module._fsync
+        original = checkpoint_module.fsync
 
         def fsync(path: Path) -> None:
             time.sleep(0.05)
             original(path)
 
-        checkpoint_module._fsync = fsync
+        checkpoint_module.fsync = fsync
 
     def progress(done: int, total: int, text: str) -> None:
         os.write(tell, f"{done}/{total}\n".encode())

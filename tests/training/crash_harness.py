@@ -73,13 +73,13 @@ def run(store, folder, tier, pace=0.0, started=None):
 
 def slow_down_saving():
     """Stretch each save, so that a kill at any time is likely to fall into one."""
-    original = checkpoint_module._fsync
+    original = checkpoint_module.fsync
 
     def slow(path):
         time.sleep(0.02)
         original(path)
 
-    checkpoint_module._fsync = slow
+    checkpoint_module.fsync = slow
 
 
 def child(work):

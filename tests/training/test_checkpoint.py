@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from weathermill.errors import CheckpointError, UnwritableOutputError
 from weathermill.training import checkpoint as module
 from weathermill.training.checkpoint import CheckpointManager
+from weathermill.training.checkpoint_files import as_os_error
 
 
 def state(k):
@@ -135,7 +136,7 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, background):
 
 def test_errno_is_recovered_from_safetensors():
     error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    assert module._as_os_error(error).errno == errno.ENOSPC
+    assert as_os_error(error).errno == errno.ENOSPC
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ def test_resume_refuses_another_training(store, tmp_path, make_store, caplog):
         run(other, tmp_path / "c", resume=True)
     with caplog.at_level(logging.WARNING):
         result = run(store, tmp_path / "c", resume=True, epochs=2)
-    assert "epochs: 1 then, 2 now" in caplog.text
+    assert "From step 7 on this is another training: epochs: 1 then, 2 now" in caplog.text
     assert len(result.history) == 2
 
 

@@ -9,9 +9,10 @@ import pytest
 from weathermill.errors import CheckpointError, ParameterError
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.channels import Channel, ChannelTable
-from weathermill.training.config import TrainConfig, check_identity, identity
+from weathermill.training.config import TrainConfig
 from weathermill.training.engine import train
 from weathermill.training.objective import make_loss
+from weathermill.training.resuming import check_identity, identity
 from weathermill.training.tracker import NullTracker, RecordingTracker
 from weathermill.training.weighting import LossWeights
 

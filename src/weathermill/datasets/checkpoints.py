@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kedro.io import DatasetError
 
 from weathermill.datasets.local import LocalDataset, writable
-from weathermill.training.checkpoint import CheckpointManager
+from weathermill.training.checkpoint import Checkpoint, CheckpointManager
+from weathermill.training.history import go_on, history_digest
 
 
 class CheckpointsDataset(LocalDataset):
@@ -20,11 +23,14 @@ class CheckpointsDataset(LocalDataset):
     #: Training reads and writes them, so a run that trains must have them for itself.
     written_while_read = True
 
+    #: Hashes of what the training is made of, by name, set before it is loaded to be trained with.
+    digests: Mapping[str, str] | None = None
+
     def load(self) -> CheckpointManager:
         """Make the manager; the folder is made with it, so that an unwritable one is told before training."""
         with writable(self._filepath):
             self._filepath.mkdir(parents=True, exist_ok=True)
-            return CheckpointManager(self._filepath, **self._load_args)
+            return CheckpointManager(self._filepath, **self._load_args, digests=self.digests)
 
     def save(self, data: CheckpointManager) -> None:
         """Refuse: checkpoints are written by the training engine."""
@@ -40,8 +46,30 @@ class CheckpointsDataset(LocalDataset):
             if fault is not None:
                 raise fault
 
-    def run_id(self) -> str | None:
-        """The tracker's run that the latest checkpoint belongs to, or None."""
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint, not loaded, or None; nothing is made on disk."""
         if not self._filepath.is_dir():
             return None
-        return CheckpointManager(self._filepath, **self._load_args).run_id()
+        return CheckpointManager(self._filepath, **self._load_args).newest()
+
+    def history_with(self, digests: Mapping[str, str]) -> str:
+        """Hash the history that a training resumed from here with these digests would have.
+
+        Empty where that is no other than the history of a training from its start: there is no checkpoint, or nothing
+        changed since.
+        """
+        checkpoint = self.newest()
+        if checkpoint is None:
+            return ""
+        phases = go_on(checkpoint.phases, checkpoint.epoch, checkpoint.step, {}, digests)
+        return history_digest(phases) if len(phases) > 1 else ""
+
+    def history(self) -> str:
+        """Hash the history of the newest checkpoint; empty where that has no more than one phase."""
+        checkpoint = self.newest()
+        return history_digest(checkpoint.phases) if checkpoint and len(checkpoint.phases) > 1 else ""
+
+    def run_id(self) -> str | None:
+        """The tracker's run that the latest checkpoint belongs to, or None."""
+        checkpoint = self.newest()
+        return None if checkpoint is None else checkpoint.run_id

@@ -24,7 +24,14 @@ from weathermill.errors import ResourceError
 from weathermill.incremental.locks import StoreLocks, remove_stale
 from weathermill.incremental.memory_estimates import threads
 from weathermill.incremental.needs import Needs, needs_of
-from weathermill.incremental.plan import NodePlan, output_path, plan_for
+from weathermill.incremental.plan import (
+    HISTORY,
+    NodePlan,
+    output_fingerprints,
+    output_path,
+    plan_for,
+    training_digests,
+)
 from weathermill.incremental.records import (
     Record,
     files_of,
@@ -58,6 +65,7 @@ class IncrementalHook:
         self._node: Node | None = None
         self._started = 0.0
         self._execution = ""
+        self._made: dict[str, str] = {}
         self._one_by_one = False
         self._stages: dict[str, dict[str, float]] = {}
         self._needs = Needs()
@@ -73,7 +81,7 @@ class IncrementalHook:
         atexit.register(self.release)
         self._catalog, self._node, self._stages = catalog, None, {}
         # A run executes each node at most once.
-        self._execution = uuid.uuid4().hex
+        self._execution, self._made = uuid.uuid4().hex, {}
         parameters = validate_parameters(catalog.load("parameters"))
         locking, resources = parameters.locking, parameters.resources
         timeout = None if locking.timeout_minutes is None else 60 * locking.timeout_minutes
@@ -176,9 +184,12 @@ class IncrementalHook:
         return adopted
 
     @hook_impl
-    def before_dataset_loaded(self, node: Node) -> None:
-        """Begin to measure, with the loading of the first input."""
+    def before_dataset_loaded(self, dataset_name: str, node: Node) -> None:
+        """Begin to measure, with the loading of the first input; tell checkpoints what they will be made of."""
         self._begin(node)
+        dataset = self._dataset(dataset_name)
+        if isinstance(dataset, CheckpointsDataset) and (entry := self._entry(node)) is not None:
+            dataset.digests = training_digests(self._parts(entry))
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -197,6 +208,23 @@ class IncrementalHook:
             remove_record(path)
             unshare(path)
 
+    def _entry(self, node: Node) -> NodePlan | None:
+        return next((entry for entry in self.plan if entry.node.name == node.name), None)
+
+    def _parts(self, entry: NodePlan) -> dict[str, str]:
+        """Fingerprints of what a node's outputs are made of, as it came: a damaged checkpoint may change what was planned."""
+        return {name: self._made.get(name, digest) for name, digest in entry.parts.items()}
+
+    def _parts_made(self, entry: NodePlan) -> dict[str, str]:
+        """The same once the node has run: a training's history is that of its newest checkpoint."""
+        parts = self._parts(entry)
+        for name in entry.node.inputs:
+            if isinstance(dataset := self._dataset(name), CheckpointsDataset):
+                parts.pop(HISTORY, None)
+                if history := dataset.history():
+                    parts[HISTORY] = history
+        return parts
+
     def _begin(self, node: Node) -> None:
         if self._node is not None and self._node.name == node.name:
             return
@@ -214,7 +242,9 @@ class IncrementalHook:
         stage = self._stages.setdefault(node.name, {"written": 0})
         stage |= {"seconds": seconds, "peak": peak}
         path = self._path(dataset_name)
-        plan = next((entry for entry in self.plan if entry.node.name == node.name), None)
+        plan = self._entry(node)
+        parts = {} if plan is None else self._parts_made(plan)
+        self._made[dataset_name] = output_fingerprints(node, parts)[dataset_name]
         tracker = MLflowTracker.active()
         if plan is not None and path is not None and path.exists():
             known = getattr(self._dataset(dataset_name), "checksums", dict)()
@@ -222,13 +252,13 @@ class IncrementalHook:
             size = sum(size for size, _ in files.values())
             stage["written"] += size
             record = Record(
-                fingerprint=plan.fingerprints[dataset_name],
+                fingerprint=self._made[dataset_name],
                 node=node.name,
                 made=now,
                 seconds=seconds,
                 size=size,
                 run_id=tracker.run_id if tracker else "",
-                parts=dict(plan.parts),
+                parts=parts,
                 files=files,
                 peak_memory=peak,
                 execution=self._execution,

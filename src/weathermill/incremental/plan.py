@@ -23,7 +23,24 @@ from weathermill.parameters import validate_parameters
 
 #: Parameters that say how to go about the work, not what comes out.
 WITHOUT_EFFECT = {
-    "train": {"resume", "feed", "device", "keep_checkpoints", "checkpoint_every_steps", "dry_step"}
+    "train": {
+        "resume",
+        "feed",
+        "threads",
+        "device",
+        "keep_checkpoints",
+        "checkpoint_every_steps",
+        "checkpoint_every_minutes",
+        "log_every_steps",
+        "dry_step",
+    }
+}
+
+#: The part of a fingerprint that tells a network that was resumed with other parameters, data or code.
+HISTORY = "training history"
+_IN_WORDS = {
+    "code": "its code",
+    HISTORY: "its training history (what was resumed with a change stands with train.resume=true)",
 }
 
 
@@ -142,13 +159,16 @@ def make_plan(
         In the order of the pipeline.
     """
     node_digest = node_digest or (lambda node: code_digest(node.func))
+    resume = bool(getattr(parameters.get("train"), "resume", False))
     known: dict[str, str] = {}
     plans: dict[str, NodePlan] = {}
     moved: set[str] = set()
     for node in pipeline.nodes:
         parts = {name: _input_fingerprint(name, known, catalog, parameters) for name in node.inputs}
         parts["code"] = node_digest(node)
-        known |= {name: _digest([node.name, name, sorted(parts.items())]) for name in node.outputs}
+        if resume and (history := _history_with(node, parts, catalog)):
+            parts[HISTORY] = history
+        known |= output_fingerprints(node, parts)
         on_disk = {name: path for name in node.outputs if (path := _path(name, catalog))}
         records = {name: read_record(path) for name, path in on_disk.items()}
         forced = force is True or (not isinstance(force, bool) and node.name in force)
@@ -173,6 +193,23 @@ def make_plan(
     ]
 
 
+def output_fingerprints(node: Node, parts: Mapping[str, str]) -> dict[str, str]:
+    """Fingerprints of a node's outputs, from those of what they are made of."""
+    return {name: _digest([node.name, name, sorted(parts.items())]) for name in node.outputs}
+
+
+def training_digests(parts: Mapping[str, str]) -> dict[str, str]:
+    """What of the parts of a training's fingerprint goes into its history."""
+    return {name: digest for name, digest in parts.items() if digest and name != HISTORY}
+
+
+def _history_with(node: Node, parts: Mapping[str, str], catalog: DataCatalog) -> str:
+    """Hash the history that a training will have once it is resumed; empty for nodes that train nothing."""
+    datasets = [catalog.get(name) for name in node.inputs if name in catalog]
+    checkpoints = next((entry for entry in datasets if hasattr(entry, "history_with")), None)
+    return "" if checkpoints is None else checkpoints.history_with(training_digests(parts))
+
+
 def _reason_to_run(
     on_disk: Mapping[str, Path],
     records: Mapping[str, Record | None],
@@ -191,7 +228,7 @@ def _reason_to_run(
             changed = sorted(
                 key for key in {*parts, *record.parts} if parts.get(key) != record.parts.get(key)
             )
-            return "changed: " + ", ".join("its code" if key == "code" else key for key in changed)
+            return "changed: " + ", ".join(_IN_WORDS.get(key, key) for key in changed)
     if len({record.execution for record in records.values() if record and record.execution}) > 1:
         return f"{' and '.join(records)} were not made together"
     return f"{upstream[0]} is made anew" if upstream and on_disk else ""

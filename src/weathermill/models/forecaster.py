@@ -74,6 +74,8 @@ class Forecaster(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.channels, self.time_step = config, channels, int(time_step)
+        #: With what it was trained, JSON-ready, see `weathermill.training.history`; empty where not known.
+        self.trained_with: dict[str, Any] = {}
         self.latitude = np.asarray(latitude, dtype=np.float64)
         self.longitude = np.asarray(longitude, dtype=np.float64)
         self.n_prognostic, self.n_forcing = channels.n_prognostic, channels.n_forcing
@@ -291,6 +293,7 @@ class Forecaster(nn.Module):
             "std": self.std.tolist(),
             "tendency_std": self.tendency_std.tolist(),
             "time_step": self.time_step,
+            **({"trained_with": self.trained_with} if self.trained_with else {}),
         }
 
     def save(self, folder: str | Path) -> Path:
@@ -329,6 +332,7 @@ class Forecaster(nn.Module):
             forecaster.load_state_dict(safetensors_from(data))
         except (SafetensorError, RuntimeError) as error:
             raise ModelError(f"The weights do not fit the model: {error}", where=str(folder)) from error
+        forecaster.trained_with = metadata.get("trained_with", {})
         return forecaster.to(device).eval()
 
     def _check_statistics(self, mean: np.ndarray, std: np.ndarray, tendency_std: np.ndarray) -> None:

@@ -3,106 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
-import re
 import shutil
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from weathermill.errors import CheckpointError, WeathermillError
-from weathermill.tensors.files import fsync_folder, json_bytes, sealed_json, sha256_of, unseal_json, writing
-from weathermill.training.state import Tensors, flatten, unflatten
+from weathermill.tensors.files import fsync_folder, json_bytes, sealed_json, sha256_of, writing
+from weathermill.training.checkpoint_files import (
+    FORMAT,
+    MANIFEST,
+    NAME,
+    STATE,
+    TENSORS,
+    VERSION,
+    Checkpoint,
+    as_os_error,
+    fsync,
+    step_of,
+)
+from weathermill.training.history import Phase
+from weathermill.training.state import Tensors, flatten
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "weathermill-checkpoint"
-VERSION = 1
-TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-_NAME = re.compile(r"(\d{6})-step-(\d+)$")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One checkpoint on disk, found intact or not yet looked into.
-
-    Parameters
-    ----------
-    path
-        Its folder.
-    epoch, step
-        Completed epochs and optimiser steps.
-    metric
-        What the best checkpoint has least of (the validation loss), or None for one within an epoch.
-    run_id
-        The tracker's run.
-    files
-        Name to size and SHA-256.
-    """
-
-    path: Path
-    epoch: int
-    step: int
-    metric: float | None
-    run_id: str | None
-    files: dict[str, dict[str, Any]]
-
-    @classmethod
-    def open(cls, path: Path) -> Checkpoint:
-        """Read the manifest and compare the sizes of the files.
-
-        Raises
-        ------
-        CheckpointError
-            When something is missing, truncated or of another format.
-        """
-        try:
-            manifest = unseal_json((path / MANIFEST).read_bytes())
-            if manifest["format"] != FORMAT or manifest["version"] != VERSION:
-                raise ValueError(f"it is of format {manifest['format']!r} version {manifest['version']!r}")
-            for name, record in manifest["files"].items():
-                size = (path / name).stat().st_size
-                if size != record["size"]:
-                    raise ValueError(f"{name} has {size} bytes and should have {record['size']}")
-            return cls(
-                path,
-                manifest["epoch"],
-                manifest["step"],
-                manifest["metric"],
-                manifest["run_id"],
-                manifest["files"],
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"The checkpoint is damaged: {error}.", where=str(path)) from error
-
-    def verify(self) -> None:
-        """Compare every byte with the manifest's SHA-256; raises `CheckpointError` naming the file."""
-        for name, record in self.files.items():
-            try:
-                intact = sha256_of(self.path / name) == record["sha256"]
-            except OSError as error:
-                raise CheckpointError(
-                    f"The checkpoint's {name} cannot be read: {error}.", where=str(self.path)
-                ) from error
-            if not intact:
-                raise CheckpointError(
-                    f"The checkpoint is damaged: {name} does not match its SHA-256.", where=str(self.path)
-                )
-
-    def load(self) -> dict[str, Any]:
-        """Verify, then give the state back, tensors on the CPU."""
-        self.verify()
-        try:
-            skeleton = json.loads((self.path / STATE).read_bytes())
-            return unflatten(skeleton, load_file(self.path / TENSORS))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise CheckpointError(f"The checkpoint cannot be read: {error}.", where=str(self.path)) from error
+__all__ = ["Checkpoint", "CheckpointManager"]
 
 
 class CheckpointManager:
@@ -118,13 +48,22 @@ class CheckpointManager:
         Made when missing.
     keep
         How many of the latest to keep; the best is kept besides.
+    digests
+        Hashes of what a training that is saved here is made of, by name: they go into its history, see `Phase`.
     background
         Whether ``save(..., wait=False)`` returns once the state is copied to host memory, and a thread writes it.
         A failure then raises from `wait`, or is a warning of the next `save`, which tries anew.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 3, background: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        keep: int = 3,
+        background: bool = True,
+        digests: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = Path(folder)
+        self.digests = dict(digests or {})
         self.keep = max(1, int(keep))
         self.background = background
         self._thread: threading.Thread | None = None
@@ -143,6 +82,7 @@ class CheckpointManager:
         metric: float | None = None,
         run_id: str | None = None,
         wait: bool = True,
+        phases: Sequence[Phase] = (),
     ) -> None:
         """Save a training state.
 
@@ -158,6 +98,8 @@ class CheckpointManager:
             The tracker's run.
         wait
             False lets a `background` manager write on while training goes on.
+        phases
+            With what it was trained so far.
 
         Raises
         ------
@@ -169,7 +111,13 @@ class CheckpointManager:
         except WeathermillError as error:
             logger.warning("The checkpoint before this one was not written: %s", error)
         skeleton, tensors = flatten(state)
-        about = {"epoch": int(epoch), "step": int(step), "metric": metric, "run_id": run_id}
+        about = {
+            "epoch": int(epoch),
+            "step": int(step),
+            "metric": metric,
+            "run_id": run_id,
+            "phases": [phase.to_dict() for phase in phases],
+        }
         if not self.background:
             self._write(skeleton, tensors, about)
             return
@@ -213,7 +161,7 @@ class CheckpointManager:
                 try:
                     save_file(tensors, partial / TENSORS)
                 except SafetensorError as error:
-                    raise _as_os_error(error) from error
+                    raise as_os_error(error) from error
                 (partial / STATE).write_bytes(json_bytes(skeleton))
                 files = {
                     name: {"size": (partial / name).stat().st_size, "sha256": sha256_of(partial / name)}
@@ -222,7 +170,7 @@ class CheckpointManager:
                 manifest = {"format": FORMAT, "version": VERSION, **about, "files": files}
                 (partial / MANIFEST).write_bytes(sealed_json(manifest))
                 for name in (*files, MANIFEST):
-                    _fsync(partial / name)
+                    fsync(partial / name)
                 fsync_folder(partial)
                 partial.rename(final)
                 fsync_folder(self.folder)
@@ -246,7 +194,7 @@ class CheckpointManager:
     def _folders(self) -> list[tuple[int, Path]]:
         found = []
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            match = _NAME.match(path.name)
+            match = NAME.match(path.name)
             if match and path.is_dir():
                 found.append((int(match[1]), path))
         return sorted(found)
@@ -319,12 +267,19 @@ class CheckpointManager:
                 self._remove(path)
         self._sweep()
 
-    def set_aside(self) -> None:
-        """Move the checkpoints of an earlier training to ``superseded``, until the next time."""
+    def set_aside(self) -> bool:
+        """Move the checkpoints of an earlier training to ``superseded``, until the next time; say whether there were any.
+
+        Checkpoints that hold no step go: they must not drive out of ``superseded`` what took long to train.
+        """
         self.wait()
         folders = self._folders()
+        if folders and all(step_of(path) == 0 for _, path in folders):
+            for _, path in folders:
+                self._remove(path)
+            return False
         if not folders:
-            return
+            return False
         aside = self.folder / "superseded"
         with writing(self.folder, "The folder of checkpoints"):
             if aside.exists():
@@ -333,6 +288,23 @@ class CheckpointManager:
             for _, path in folders:
                 path.rename(aside / path.name)
         logger.info("The checkpoints of an earlier training were moved to %s", aside)
+        return True
+
+    def bring_back(self) -> None:
+        """Undo `set_aside` where the new training has not taken a step that is saved; else do nothing."""
+        with contextlib.suppress(WeathermillError):
+            self.wait()
+        aside = self.folder / "superseded"
+        folders = self._folders()
+        if not aside.is_dir() or any(step_of(path) for _, path in folders):
+            return
+        with writing(self.folder, "The folder of checkpoints"):
+            for _, path in folders:
+                self._remove(path)
+            for path in sorted(aside.iterdir()):
+                path.rename(self.folder / path.name)
+            aside.rmdir()
+        logger.info("The checkpoints of the earlier training are back in %s", self.folder)
 
     def verify(self) -> list[tuple[Path, CheckpointError | None]]:
         """Check every byte of every checkpoint: each folder with its fault, or None where it is intact."""
@@ -346,27 +318,17 @@ class CheckpointManager:
                 found.append((path, error))
         return found
 
+    def newest(self) -> Checkpoint | None:
+        """Give the newest checkpoint whose manifest and sizes are right, without loading it, or None."""
+        checkpoints = self.all()
+        return checkpoints[-1] if checkpoints else None
+
     def run_id(self) -> str | None:
         """Give the tracker's run of the newest readable checkpoint, or None."""
-        checkpoints = self.all()
-        return checkpoints[-1].run_id if checkpoints else None
+        checkpoint = self.newest()
+        return None if checkpoint is None else checkpoint.run_id
 
 
 def _best(checkpoints: list[Checkpoint]) -> Checkpoint | None:
     scored = [c for c in checkpoints if c.metric is not None and c.metric == c.metric]
     return min(scored, key=lambda c: (c.metric, c.path.name), default=None)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _as_os_error(error: SafetensorError) -> OSError:
-    """Recover the errno that safetensors only puts into its message."""
-    match = re.search(r"os error (\d+)", str(error))
-    number = int(match[1]) if match else 5
-    return OSError(number, os.strerror(number))

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from weathermill.errors import CheckpointError, ParameterError
-from weathermill.models.registry import ModelConfig
+from weathermill.errors import ParameterError
 from weathermill.training.feed import TIERS
 from weathermill.training.losses import KINDS, UNITS
 from weathermill.training.rollout import RolloutConfig
@@ -170,64 +169,11 @@ class TrainConfig:
         """The most forecast steps of any epoch that there will be."""
         return max(self.steps(epoch) for epoch in range(self.epochs))
 
+    @property
+    def validation_steps(self) -> int:
+        """Forecast steps in validation."""
+        return self.validation_rollout or self.most_steps
+
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary, for JSON and for the record."""
         return asdict(self)
-
-
-# What decides which numbers come out; the rest (tier, threads, how often to log) may change when resuming.
-_BINDING = ("batch_size", "seed", "loss", "channel_weights", "rollout", "rollout_loss", "consecutive")
-# As above; told only where they are not the default, so that checkpoints from before they were there still fit.
-_BINDING_LATER = ("huber_delta", "error_unit", "loss_weights", "spectral_weight", "spectral_variables")
-_COURSE = ("epochs", "learning_rate", "weight_decay", "schedule", "step", "skip_spikes", "watch_every_steps")
-
-
-def identity(store_identity: str, model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
-    """Describe a training for its checkpoints, JSON-ready."""
-    values, defaults = _plain(config.to_dict()), _plain(TrainConfig().to_dict())
-    later = {name: values[name] for name in _BINDING_LATER if values[name] != defaults[name]}
-    return {
-        "store": store_identity,
-        "model": _plain(model.to_dict()),
-        **{name: values[name] for name in (*_BINDING, *_COURSE)},
-        **later,
-    }
-
-
-def check_identity(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Compare the training of a checkpoint with the one that wants to resume from it.
-
-    Returns
-    -------
-    list of str
-        What changed in the course of the training (epochs, learning rate, precision): allowed, but the
-        result will not be that of an uninterrupted run.
-
-    Raises
-    ------
-    CheckpointError
-        When the data, the network, or what makes up the batches and the loss differ.
-    """
-    changed = [name for name in {**now, **saved} if saved.get(name) != now.get(name)]
-    binding = [name for name in changed if name in ("store", "model", *_BINDING, *_BINDING_LATER)]
-    told = {name: f"{name}: {_short(saved.get(name))} then, {_short(now.get(name))} now" for name in changed}
-    if binding:
-        details = "; ".join(told[name] for name in binding)
-        raise CheckpointError(
-            f"The checkpoint belongs to another training ({details}).",
-            remedy="Resume with what it was made with, or train anew without `resume`.",
-        )
-    return list(told.values())
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

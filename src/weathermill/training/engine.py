@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from weathermill.errors import ParameterError
+from weathermill.errors import ParameterError, TrainingInterruptedError
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig
 from weathermill.tensors.store import TensorStore
@@ -147,7 +147,9 @@ def train(
         The best there is when None.
     resume
         Go on from the newest intact checkpoint. Without one, or without `resume`, training starts anew;
-        earlier checkpoints are then moved to ``superseded``.
+        earlier checkpoints are then moved to ``superseded``, and brought back where it fails before a step of it is
+        saved. With other parameters of its course (epochs, learning rate, ...), or other code by the digests of
+        `checkpoints`, what goes on is another training: see `weathermill.training.history`.
     progress
         True writes a line to standard error, False nothing; or a callback ``(done, total, text)``.
     stop_requested
@@ -168,7 +170,8 @@ def train(
     NonFiniteError
         When a loss or gradient is not finite; names the step, the batch's times and the channel.
     CheckpointError
-        When `resume` finds checkpoints that are all damaged, or of another training.
+        When `resume` finds checkpoints that are all damaged, of another training, of more epochs than asked for, or
+        of a training that is complete and was made with other parameters, data or code.
     UnwritableOutputError
         When the last checkpoint of the training cannot be written; a failure before that is a warning.
     """
@@ -183,6 +186,10 @@ def train(
             if trainer.advice:
                 logger.info("Feed (%s): %s", trainer.feed.tier, trainer.advice)
                 _record_feed(tracker, trainer)
+        except Exception as error:
+            if not isinstance(error, TrainingInterruptedError):
+                trainer.undo_start()
+            raise
         finally:
             trainer.close()
             getattr(callback, "close", lambda: None)()

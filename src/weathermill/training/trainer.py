@@ -19,12 +19,14 @@ from weathermill.tensors.store import TensorStore
 from weathermill.training.averages import LossAverages
 from weathermill.training.budget import MemoryReport, log_ledger, make_budget
 from weathermill.training.checkpoint import CheckpointManager
-from weathermill.training.config import TrainConfig, check_identity, identity
+from weathermill.training.config import TrainConfig
 from weathermill.training.feed import Epoch, Feed, make_feed
+from weathermill.training.history import go_on
 from weathermill.training.meter import StarvationMeter
 from weathermill.training.objective import log_weights, make_loss
 from weathermill.training.optimiser import OptimiserConfig
 from weathermill.training.progress import ProgressCallback
+from weathermill.training.resuming import identity, out_of_patience, resumed_phases
 from weathermill.training.schedule import make_schedule
 from weathermill.training.state import generator, random_state, seed_everything, set_random_state
 from weathermill.training.step import TrainingStep
@@ -72,7 +74,7 @@ class Trainer:
         )
         self.forecaster = self.step.forecaster
         self.feed = self._make_feed("train", config.most_steps, shuffle=True)
-        self.validation_steps = config.validation_rollout or config.most_steps
+        self.validation_steps = config.validation_steps
         self.validation: Feed | None = None
         if "validation" in store.splits:
             self.validation = self._make_feed("validation", self.validation_steps, shuffle=False)
@@ -89,11 +91,14 @@ class Trainer:
         self.spikes = SpikeGuard(config.skip_spikes)
         self.meter = StarvationMeter(self.feed, self.step.optimiser, device)
         self.identity = identity(store.manifest["identity"], model_config, config)
+        self.digests = {} if checkpoints is None else checkpoints.digests
+        self.phases = go_on((), 0, 0, self.identity, self.digests)
 
         self.epoch = self.batch = self.global_step = 0
         self.history: list[dict[str, Any]] = []
         self.best_epoch, self.best_loss = 0, math.inf
         self.resumed_at: int | None = None
+        self._set_aside = False
         self.advice = ""
         self._samples, self._seconds = 0, 0.0
         self._rate: float | None = None
@@ -155,14 +160,15 @@ class Trainer:
                 logger.info(
                     "There is no checkpoint in %s yet: training starts anew.", self.checkpoints.folder
                 )
-            self.checkpoints.set_aside()
+            self._set_aside = self.checkpoints.set_aside()
             # A first checkpoint before the first step: it tells an unwritable folder before any work, and lets a
             # training that is killed early go on in the same run of the tracker.
             self._save(None, must=True)
             return
         checkpoint, state = found
-        for change in check_identity(state["identity"], self.identity):
-            logger.warning("Resuming with a changed parameter, %s", change)
+        self.phases, changes = resumed_phases(checkpoint, state, self.config, self.identity, self.digests)
+        for change in changes:
+            logger.warning("From step %d on this is another training: %s", checkpoint.step + 1, change)
         self.checkpoints.discard_after(checkpoint)
         self._load(state)
         self.resumed_at = self.global_step
@@ -174,6 +180,11 @@ class Trainer:
             self.global_step,
             self.total_steps,
         )
+
+    def undo_start(self) -> None:
+        """Where a new training failed before a step of it was saved, bring back the checkpoints that it set aside."""
+        if self.checkpoints is not None and self._set_aside:
+            self.checkpoints.bring_back()
 
     def state_dict(self) -> dict[str, Any]:
         """All that later steps and metrics depend on."""
@@ -326,8 +337,7 @@ class Trainer:
         return float(total) / count
 
     def _out_of_patience(self) -> bool:
-        patience = self.config.patience
-        return patience is not None and bool(self.best_epoch) and self.epoch - self.best_epoch >= patience
+        return out_of_patience(self.config, self.epoch, self.best_epoch)
 
     def _checkpoint_due(self) -> bool:
         steps, minutes = self.config.checkpoint_every_steps, self.config.checkpoint_every_minutes
@@ -349,6 +359,7 @@ class Trainer:
                 metric=metric,
                 run_id=run_id(self.tracker),
                 wait=must,
+                phases=self.phases,
             )
             self._saved_at = self.global_step
         except UnwritableOutputError as error:
@@ -399,6 +410,18 @@ class Trainer:
         # An average is kept of the parameters only; BatchNorm statistics are those of the training.
         weights.update({k.removeprefix("ema."): v for k, v in state.items() if k.startswith("ema.")})
         self.forecaster.load_state_dict(weights)
+        self.forecaster.trained_with = {
+            "phases": [phase.to_dict() for phase in self.phases],
+            "epochs": self.epoch,
+            "steps": self.global_step,
+            "best_epoch": self.best_epoch,
+        }
+        if len(self.phases) > 1 and self.best_epoch < self.phases[-1].first_epoch:
+            logger.warning(
+                "No epoch since the change at step %d was better than epoch %d, whose weights these are.",
+                self.phases[-1].first_step,
+                self.best_epoch,
+            )
         return self.forecaster.eval()
 
 

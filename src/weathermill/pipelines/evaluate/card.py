@@ -15,6 +15,7 @@ from weathermill.parameters import TrainParameters
 from weathermill.tensors.store import TensorStore
 from weathermill.tracking.runs import git_state
 from weathermill.tracking.tracker import MLflowTracker
+from weathermill.training.history import Phase, describe
 from weathermill.training.ledger import predict_for
 from weathermill.training.losses import AreaWeightedLoss
 from weathermill.training.rollout import RolloutConfig
@@ -179,6 +180,19 @@ def training_facts(history: pd.DataFrame, parameters: TrainParameters) -> dict[s
     if "samples_per_second" in history:
         facts["samples_per_second"] = f"{history['samples_per_second'].median():.3g}"
     return facts
+
+
+def history_facts(model: Forecaster) -> dict[str, Any]:
+    """With what the network was trained, from the first step to the last; empty where it does not say."""
+    told = model.trained_with
+    if not told:
+        return {}
+    phases = [Phase.from_dict(values) for values in told["phases"]]
+    if len(phases) == 1:
+        return {"trained": "from the first step to the last with the same parameters, data and code"}
+    return {
+        "trained": {f"phase {i}": line for i, line in enumerate(describe(phases, told["steps"]), start=1)}
+    }
 
 
 def provenance_facts(store: TensorStore) -> dict[str, Any]:

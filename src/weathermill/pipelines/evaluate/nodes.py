@@ -178,7 +178,7 @@ def write_model_card(
         channels=card.channel_facts(tensors),
         normalisation=card.normalisation_text(model),
         model=card.model_facts(model),
-        training=card.training_facts(history, training),
+        training=card.training_facts(history, training) | card.history_facts(model),
         provenance=card.provenance_facts(tensors),
         versions=software_versions(),
         intervals=intervals,

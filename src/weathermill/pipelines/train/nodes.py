@@ -12,7 +12,19 @@ from weathermill.tensors.store import TensorStore
 from weathermill.tracking.tracker import MLflowTracker
 from weathermill.training.checkpoint import CheckpointManager
 from weathermill.training.engine import choose_device, train
+from weathermill.training.history import Phase, describe
 from weathermill.training.tracker import NullTracker
+
+
+def history_tags(forecaster: Forecaster) -> dict[str, str]:
+    """Tags of a run that say with what its network was trained, from the first step to the last."""
+    told = forecaster.trained_with
+    phases = [Phase.from_dict(values) for values in told["phases"]]
+    return {
+        "training.phases": str(len(phases)),
+        "training.history": "; ".join(describe(phases, told["steps"])),
+        "training.best_epoch": str(told["best_epoch"]),
+    }
 
 
 def train_network(
@@ -39,4 +51,6 @@ def train_network(
         resume=parameters.resume,
         report_memory=lambda ledger, measured: log_chart(ledger, tracker, measured),
     )
+    if active is not None:
+        active.set_tags(history_tags(result.forecaster))
     return result.forecaster, pd.DataFrame(result.history)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, MutableSequence
 
@@ -14,7 +16,9 @@ from scipy.spatial import cKDTree
 from weathermill.errors import MissingVariableError, ParameterError
 from weathermill.fields.coordinates import LATITUDE, LONGITUDE, TIME
 from weathermill.fields.findings import Finding, tell
-from weathermill.fields.timeaxis import selection
+from weathermill.fields.timeaxis import first_text, selection
+
+logger = logging.getLogger(__name__)
 
 Rule = float | str
 
@@ -77,9 +81,82 @@ def fill_missing(
     return fields.assign(filled)
 
 
+class DeferredClimatology:
+    """Fills gaps by the mean of the training period, which is read only once a gap is met.
+
+    For initial states: most have none, and their source may not hold the training period.
+
+    Parameters
+    ----------
+    field
+        Canonical, of all the times that the source has.
+    training
+        [start, stop) of the training period; None where it is not known.
+    """
+
+    def __init__(self, field: xr.DataArray, training: tuple[str | None, str | None] | None) -> None:
+        self.field, self.training = field.transpose(..., LATITUDE, LONGITUDE), training
+        self._lock = threading.Lock()
+        self._mean: np.ndarray | None = None
+
+    def apply(self) -> xr.DataArray:
+        """Return the field with its gaps filled, lazily.
+
+        Raises
+        ------
+        ParameterError
+            When a block with a gap is computed and the training period is not known, or the source does not hold it.
+        """
+        return _blockwise(self.field, self)
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Fill a block of whole maps and levels."""
+        return _fill_with(block, self._climatology()) if np.isnan(block).any() else block
+
+    def _climatology(self) -> np.ndarray:
+        with self._lock:
+            if self._mean is None:
+                self._mean = self._read()
+            return self._mean
+
+    def _read(self) -> np.ndarray:
+        name = self.field.name
+        remedy = "Give a source without these gaps, or fill them by a number or by nearest (ingest.fill)."
+        if self.training is None:
+            raise ParameterError(
+                f"{name} has gaps in the initial state, which ingest.fill fills by the climatology of the training period;"
+                " a forecast does not know this period, as splits.train is a fraction",
+                remedy=f"{remedy} With dates in splits.train it is read from initial_fields.",
+            )
+        start, stop = self.training
+        times = self.field[TIME].values
+        chosen = selection(times, start, stop)
+        if not chosen.size:
+            raise ParameterError(
+                f"{name} has gaps in the initial state, which ingest.fill fills by the climatology of the training period"
+                f" [{start or 'the beginning'}, {stop or 'the end'}), and initial_fields runs from"
+                f" {first_text(times[0])} to {first_text(times[-1])}",
+                remedy=f"Add the files of the training period to initial_fields. {remedy}",
+            )
+        logger.warning(
+            "%s: gaps of initial states are filled by the mean from %s to %s, of the training period [%s, %s)",
+            name,
+            first_text(times[chosen[0]]),
+            first_text(times[chosen[-1]]),
+            start or "the beginning",
+            stop or "the end",
+        )
+        # This runs inside a task already, whose threads must not wait for each other.
+        with dask.config.set(scheduler="synchronous"):
+            mean = _time_mean(self.field, start, stop)
+        return NearestFiller(self.field[LATITUDE].values, self.field[LONGITUDE].values)(mean)
+
+
 def _blockwise(field: xr.DataArray, function, **options) -> xr.DataArray:
     if isinstance(field.data, da.Array):
         data = field.data.rechunk({field.ndim - 2: -1, field.ndim - 1: -1})
+        if isinstance(function, DeferredClimatology) and field.ndim > 3:
+            data = data.rechunk(dict.fromkeys(range(1, field.ndim), -1))
         if "mean" in options and options["mean"].ndim > 2:
             data = data.rechunk({axis: -1 for axis in range(field.ndim - options["mean"].ndim, field.ndim)})
         meta = np.empty((0,) * field.ndim, field.dtype)

@@ -7,6 +7,7 @@
 
 from weathermill.forecasting.batches import ForecastStream
 from weathermill.forecasting.calls import forecast, load_model, stream_forecasts
+from weathermill.forecasting.options import ReadOptions
 from weathermill.forecasting.states import StateReader
 
-__all__ = ["ForecastStream", "StateReader", "forecast", "load_model", "stream_forecasts"]
+__all__ = ["ForecastStream", "ReadOptions", "StateReader", "forecast", "load_model", "stream_forecasts"]

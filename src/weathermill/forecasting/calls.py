@@ -11,6 +11,7 @@ import xarray as xr
 
 from weathermill.fields.opening import open_sources
 from weathermill.forecasting.batches import ForecastStream, label, step_count
+from weathermill.forecasting.options import ReadOptions
 from weathermill.forecasting.states import StateReader
 from weathermill.models.forecaster import Forecaster
 from weathermill.progress import Progress
@@ -38,14 +39,21 @@ def load_model(folder: str | Path, device: str | None = None) -> Forecaster:
 
 
 def make_reader(
-    model: Forecaster, source: Source, *, method: str = "conservative", vectors: bool = False
+    model: Forecaster,
+    source: Source,
+    *,
+    method: str = "conservative",
+    vectors: bool = False,
+    options: ReadOptions | None = None,
 ) -> StateReader:
     """Open a source of initial states for a network; see `StateReader`."""
     if isinstance(source, xr.Dataset):
-        return StateReader([source], model, method=method, vectors=vectors)
+        return StateReader([source], model, method=method, vectors=vectors, options=options)
     paths = [source] if isinstance(source, str | Path) else source
     opened = open_sources([str(path) for path in paths])
-    return StateReader(opened.datasets, model, names=opened.names, method=method, vectors=vectors)
+    return StateReader(
+        opened.datasets, model, names=opened.names, method=method, vectors=vectors, options=options
+    )
 
 
 def read_one(reader: StateReader, model: Forecaster, time: Any, lead_time_hours: float) -> xr.Dataset:
@@ -95,6 +103,7 @@ def forecast(
     initial_time: Any = None,
     lead_time_hours: float = 240.0,
     method: str = "conservative",
+    options: ReadOptions | None = None,
 ) -> xr.Dataset:
     """Forecast from one state, in memory.
 
@@ -112,6 +121,8 @@ def forecast(
         How far, rounded up to a time step.
     method
         Of regridding.
+    options
+        What the source does not say itself: units, names, how gaps are filled.
 
     Returns
     -------
@@ -125,10 +136,12 @@ def forecast(
         If the source has no state at that time.
     MissingVariableError, MissingLevelError, MissingDataError
         If the state lacks what the network needs.
+    ImplausibleValueError
+        If it holds infinities, fill values or values beyond what the variable can have.
     ModelError
         If the network needs forcings, and the source does not hold them for so long.
     """
-    reader = make_reader(model, source, method=method)
+    reader = make_reader(model, source, method=method, options=options)
     needed = read_one(reader, model, initial_time, lead_time_hours)
     return forecast_one(model.eval(), needed, lead_time_hours=lead_time_hours)
 
@@ -144,12 +157,13 @@ def stream_forecasts(
     lead_time_hours: float = 240.0,
     batch_size: int = 8,
     method: str = "conservative",
+    options: ReadOptions | None = None,
 ) -> ForecastStream:
     """Forecast from many states: iterate over the result, or write it with its ``to_zarr``.
 
     Parameters
     ----------
-    model, source, lead_time_hours, method
+    model, source, lead_time_hours, method, options
         As for `forecast`.
     initial_times
         ISO 8601 times; or else
@@ -158,7 +172,7 @@ def stream_forecasts(
     batch_size
         Forecasts at once.
     """
-    reader = make_reader(model, source, method=method)
+    reader = make_reader(model, source, method=method, options=options)
     positions = reader.choose(initial_times, start=start, stop=stop, every_hours=every_hours)
     return ForecastStream(
         model.eval(), reader, positions, lead_time_hours=lead_time_hours, batch_size=batch_size

@@ -10,11 +10,13 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import MissingVariableError, ModelError
+from weathermill.fields.choices import SourceOptions
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.derived import DERIVATIONS, fields_of_time_and_place
 from weathermill.fields.grids import grid_hash
 from weathermill.fields.regridding import RegridWeights, apply_weights
 from weathermill.fields.survey import find_offers, survey
+from weathermill.forecasting.options import ReadOptions
 from weathermill.tensors.channels import Channel
 from weathermill.verification.times import time_key
 
@@ -96,6 +98,8 @@ class ForcingReader:
         The forcing channels of the network.
     std
         Of each, over the training period.
+    options
+        What is said of the sources.
     regrid
         Canonical fields -> fields on the network's grid.
     formulas
@@ -116,6 +120,7 @@ class ForcingReader:
         std: np.ndarray,
         *,
         names: Sequence[str] | None,
+        options: ReadOptions,
         regrid: Callable[[xr.Dataset], xr.Dataset],
         formulas: Callable[[Sequence[str]], Formulas],
         shape: tuple[int, int],
@@ -124,7 +129,7 @@ class ForcingReader:
         self._shape = shape
         self._std, self._formulas = dict(zip(self._names, std, strict=True)), formulas
         self.computed = [name for name in self._names if is_computable(name)]
-        offered = _offered(datasets, names, self.computed)
+        offered = _offered(datasets, names, self.computed, options)
         self.unread = [name for name in self.computed if name not in offered]
         read = [channel for channel in channels if channel.name not in self.unread]
         self.read_names = [channel.name for channel in read]
@@ -137,8 +142,9 @@ class ForcingReader:
                 variables=[channel.name for channel in read if channel.level is not None],
                 surface_variables=[channel.name for channel in read if channel.level is None],
                 source_names=names,
+                **options.of_canonicalise,
             )
-            self._fields = regrid(fields)
+            self._fields = regrid(options.prepared(fields))
             self._places = {time_key(time): i for i, time in enumerate(fields["time"].values)}
 
     @property
@@ -236,10 +242,16 @@ def require_agreement(
         )
 
 
-def _offered(datasets: Sequence[xr.Dataset], names: Sequence[str] | None, wanted: Sequence[str]) -> set[str]:
+def _offered(
+    datasets: Sequence[xr.Dataset],
+    names: Sequence[str] | None,
+    wanted: Sequence[str],
+    options: ReadOptions,
+) -> set[str]:
     if not wanted:
         return set()
-    surveyed, offered = survey(datasets, names, []), set()
+    said = SourceOptions(options.names, options.select, options.units, strict=False)
+    surveyed, offered = survey(datasets, names, [], said), set()
     for name in wanted:
         try:
             find_offers(name, surveyed, on_levels=False)

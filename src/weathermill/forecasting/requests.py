@@ -20,7 +20,9 @@ from weathermill.fields.coordinates import find_coordinate
 from weathermill.fields.weight_making import grid_shape
 from weathermill.forecasting.arrays import as_array, read_array
 from weathermill.forecasting.batches import label, step_count
+from weathermill.forecasting.options import ReadOptions
 from weathermill.forecasting.payloads import to_dataset, with_times
+from weathermill.forecasting.plausibility import judge_states
 from weathermill.forecasting.states import StateReader
 from weathermill.models.forecaster import Forecaster
 from weathermill.verification.times import time_key
@@ -85,6 +87,8 @@ def answer(
         If shapes, channels, grid or the number of steps do not fit, or values cannot be in these units.
     UnitsError
         If units cannot be converted.
+    ImplausibleValueError
+        If values are fill values, or more than one per cent of a channel lie beyond its physical limits.
     WeathermillError
         What `weathermill.forecasting.states.StateReader` raises of datasets.
     """
@@ -114,6 +118,7 @@ def answer(
     _require_plausible(
         forecaster, request.states, [forecaster.channels[i] for i in forecaster.channels.dynamic]
     )
+    request.notes.extend(_judged(forecaster, request))
     stacked = np.stack(list(forecaster.rollout_physical(request.states, count, request.forcings)), axis=1)
     if form == "dataset":
         return _as_dataset(forecaster, stacked, request)
@@ -170,7 +175,7 @@ def read_dataset(
         reader = StateReader([dataset], forecaster, names=["the request"], method=regrid or None)
         positions = reader.choose(list(time) if has_times and len(time) else None)
         _require_size_of_answer(forecaster, len(positions), count)
-        states, forcings = reader.read(positions).values, reader.forcings(positions, count)
+        states, forcings = reader.read(positions, judge=False).values, reader.forcings(positions, count)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         # Contradictions that nobody thought of, in what anybody may send, are no fault of the server.
         logger.info("A request could not be read", exc_info=True)
@@ -186,6 +191,20 @@ def read_dataset(
         ]
         notes.append(f"The states were regridded from {sizes[0]} to {sizes[1]} points ({regrid}).")
     return Request(states, forcings, reader.times[positions], [*notes, *reader.notes])
+
+
+def _judged(forecaster: Forecaster, request: Request) -> list[str]:
+    table = [forecaster.channels[i] for i in forecaster.channels.dynamic]
+    times = None if request.times is None else [time_key(time) for time in request.times]
+    limits = [ReadOptions().limits_of(channel.variable, channel.level) for channel in table]
+    return judge_states(
+        request.states,
+        [c.name for c in table],
+        limits,
+        times,
+        where="the request",
+        remedy="Give states in physical units, and null where there is no value and the network may lack one.",
+    )
 
 
 def _as_dataset(forecaster: Forecaster, states: np.ndarray, request: Request) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from weathermill.fields.grids import build_grid, grid_hash, grid_of
 from weathermill.fields.regridding import RegridWeights, apply_weights, make_weights
 from weathermill.fields.weight_making import grid_shape
 from weathermill.forecasting.forcings import ForcingReader, Formulas
+from weathermill.forecasting.options import ReadOptions
+from weathermill.forecasting.plausibility import judge_states
 from weathermill.models.forecaster import Forecaster
 from weathermill.tensors.channels import Channel
 from weathermill.verification.times import add_hours, time_key
@@ -59,6 +61,8 @@ class StateReader:
         How the states are regridded, where they are on another grid; None refuses them.
     vectors
         Regrid wind components through three-dimensional tangent vectors.
+    options
+        What is said of the sources; see `ReadOptions`.
 
     Raises
     ------
@@ -76,19 +80,25 @@ class StateReader:
         names: Sequence[str] | None = None,
         method: str | None = "conservative",
         vectors: bool = False,
+        options: ReadOptions | None = None,
     ) -> None:
         self.names, self._method, self._vectors = list(names or []), method, vectors
+        self._options = options or ReadOptions()
         self._missing = model.missing
         self._target = build_grid(model.latitude, model.longitude)
         self._weights: dict[str, RegridWeights] = {}
         table = model.channels
         wanted = wanted_variables([table[i] for i in table.prognostic])
         self._findings: list[Finding] = []
-        fields = canonicalise(datasets, **wanted, source_names=names, findings=self._findings)
+        self._told: list[str] = []
+        fields = canonicalise(
+            datasets, **wanted, **self._options.of_canonicalise, source_names=names, findings=self._findings
+        )
+        self._limits = {c.name: self._options.limits_of(c.variable, c.level) for c in table}
         self.source_grid = grid_of(fields)
         if self.regrids and method is not None:
             logger.info("The initial states are regridded to the grid of the network (%s)", method)
-        fields = self._regridded(fields)
+        fields = self._regridded(self._options.prepared(fields))
         channels, _ = to_channels(fields, prognostic=[*wanted["variables"], *wanted["surface_variables"]])
         self._states = channels.sel(channel=[table[i].name for i in table.prognostic])
         self._step_hours = model.time_step / 3600
@@ -100,6 +110,7 @@ class StateReader:
                 [table[i] for i in table.forcing],
                 model.std[table.forcing],
                 names=names,
+                options=self._options,
                 regrid=self._regridded,
                 formulas=lambda wanted: Formulas(
                     wanted, self.source_grid, self._weights_from(self.source_grid), self._target
@@ -119,7 +130,7 @@ class StateReader:
             f"{each.subject}: {each.message}." for each in self._findings if each.severity == "warning"
         ]
         made = [] if self._forcings is None else self._forcings.unread
-        return assumed + ([f"{', '.join(made)}: computed from time and place."] if made else [])
+        return assumed + self._told + ([f"{', '.join(made)}: computed from time and place."] if made else [])
 
     def _weights_from(self, grid: xr.Dataset) -> RegridWeights | None:
         if grid_hash(grid) == grid_hash(self._target):
@@ -287,13 +298,23 @@ class StateReader:
             remedy="Choose an earlier initial time or a shorter lead time, or add a source with the forcings to come.",
         )
 
-    def read(self, positions: Sequence[int]) -> xr.DataArray:
+    def read(self, positions: Sequence[int], *, judge: bool = True) -> xr.DataArray:
         """Read some states: (time, channel, latitude, longitude), float32, physical units, forcings included.
+
+        Parameters
+        ----------
+        positions
+            In ``times``.
+        judge
+            Whether values are held to their physical limits; without, only what cannot be is refused as it is read.
 
         Raises
         ------
         MissingDataError
             If a state has missing values; it names channels and time.
+        ImplausibleValueError
+            If values are infinite, stand for missing ones, or lie beyond the physical limits in more than one per cent
+            of a channel; fewer are warned of.
         """
         states = self._states.isel(time=list(positions)).compute()
         if self._forcings is not None:
@@ -302,17 +323,26 @@ class StateReader:
             names = [*states["channel"].values.tolist(), *forcings["channel"].values.tolist()]
             data = np.concatenate([states.values, forcings.values], axis=1)
             states = xr.DataArray(data, dims=states.dims, coords={**coords, "channel": names})
-        return self._checked(states)
+        return self._checked(states, judge)
 
-    def _checked(self, states: xr.DataArray) -> xr.DataArray:
+    def _checked(self, states: xr.DataArray, judge: bool = True) -> xr.DataArray:
         names = [str(name) for name in states["channel"].values]
         for time, values in zip(states["time"].values, states.values, strict=True):
             if bad := self._missing.unexpected(values[None], names):
                 raise MissingDataError(
                     f"the state at {_text(time)} has missing values in {', '.join(bad)}",
                     where=", ".join(self.names) or None,
-                    remedy="Choose another initial time, or fill the gaps in the source.",
+                    remedy="Choose another initial time, or fill the gaps: in the source, or by ingest.fill. A network takes"
+                    " them only where it was trained with them (ingest.allow_missing).",
                 )
+        if not judge:
+            return states
+        limits = [self._limits[name] for name in names]
+        times = [_text(time) for time in states["time"].values]
+        for note in judge_states(states.values, names, limits, times, where=", ".join(self.names) or None):
+            if note not in self._told:
+                logger.warning("%s", note)
+                self._told.append(note)
         return states
 
 

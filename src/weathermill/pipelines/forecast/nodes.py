@@ -6,22 +6,62 @@ import xarray as xr
 
 from weathermill.errors import ParameterError
 from weathermill.fields.opening import OpenedSources
+from weathermill.fields.reduced import settle_reduced_grids
 from weathermill.forecasting.batches import ForecastStream
 from weathermill.forecasting.calls import forecast_one, read_one
+from weathermill.forecasting.options import ReadOptions
 from weathermill.forecasting.states import StateReader
 from weathermill.models.forecaster import Forecaster
-from weathermill.parameters import ForecastParameters, RegridParameters
+from weathermill.parameters import (
+    ForecastParameters,
+    IngestParameters,
+    PeriodParameters,
+    RegridParameters,
+    SplitParameters,
+)
 from weathermill.training.engine import choose_device
 
 
-def _reader(raw: OpenedSources, model: Forecaster, regrid: RegridParameters) -> StateReader:
-    return StateReader(raw.datasets, model, names=raw.names, method=regrid.method, vectors=regrid.vectors)
+def _reader(
+    raw: OpenedSources,
+    model: Forecaster,
+    regrid: RegridParameters,
+    ingest: IngestParameters | None,
+    splits: SplitParameters | None,
+) -> StateReader:
+    options = ReadOptions()
+    if ingest is not None:
+        raw = settle_reduced_grids(raw, ingest.reduced_grids)
+        train = splits.train if splits is not None else None
+        options = ReadOptions(
+            units=ingest.units,
+            names=ingest.names,
+            select=ingest.select,
+            fill=ingest.fill,
+            limits=ingest.limits,
+            training=(train.start, train.stop) if isinstance(train, PeriodParameters) else None,
+        )
+    return StateReader(
+        raw.datasets,
+        model,
+        names=raw.names,
+        method=regrid.method,
+        vectors=regrid.vectors,
+        options=options,
+    )
 
 
 def read_initial_state(
-    raw: OpenedSources, model: Forecaster, regrid: RegridParameters, parameters: ForecastParameters
+    raw: OpenedSources,
+    model: Forecaster,
+    regrid: RegridParameters,
+    parameters: ForecastParameters,
+    ingest: IngestParameters | None = None,
+    splits: SplitParameters | None = None,
 ) -> xr.Dataset:
     """Take one state from any source that can be ingested, on the grid and in the channels of the network.
+
+    What ``ingest`` says of the sources of training (units, names, select, fill, limits, reduced grids) holds for it too.
 
     Returns
     -------
@@ -31,11 +71,13 @@ def read_initial_state(
     Raises
     ------
     MissingDataError
-        If there are missing values.
+        If there are missing values where the network was not trained with them.
+    ImplausibleValueError
+        If there are infinities, fill values or values beyond what the variable can have.
     ModelError
         If the network needs forcings, and the source does not hold them for so long.
     """
-    reader = _reader(raw, model, regrid)
+    reader = _reader(raw, model, regrid, ingest, splits)
     return read_one(reader, model, parameters.initial_time, parameters.lead_time_hours)
 
 
@@ -53,7 +95,12 @@ def make_forecast(initial: xr.Dataset, model: Forecaster, parameters: ForecastPa
 
 
 def make_forecasts(
-    raw: OpenedSources, model: Forecaster, regrid: RegridParameters, parameters: ForecastParameters
+    raw: OpenedSources,
+    model: Forecaster,
+    regrid: RegridParameters,
+    parameters: ForecastParameters,
+    ingest: IngestParameters | None = None,
+    splits: SplitParameters | None = None,
 ) -> ForecastStream:
     """Forecast from many states; they are made while they are saved.
 
@@ -68,7 +115,7 @@ def make_forecasts(
             "forecast.initial_times is null, so there is nothing to forecast from",
             remedy="Set it to a list of times, or to a range {start, stop, every_hours}.",
         )
-    reader = _reader(raw, model, regrid)
+    reader = _reader(raw, model, regrid, ingest, splits)
     if isinstance(times, list):
         positions = reader.choose(times)
     else:

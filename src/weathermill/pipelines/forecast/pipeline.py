@@ -6,6 +6,8 @@ from kedro.pipeline import Node, Pipeline
 
 from weathermill.pipelines.forecast.nodes import make_forecast, make_forecasts, read_initial_state
 
+_READING = ["initial_fields", "model", "params:regrid", "params:forecast", "params:ingest", "params:splits"]
+
 
 def create_pipeline() -> Pipeline:
     """One state in any ingestable form to a CF forecast in physical units."""
@@ -13,7 +15,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 read_initial_state,
-                ["initial_fields", "model", "params:regrid", "params:forecast"],
+                _READING,
                 "initial_state",
                 name="read_initial_state",
             ),
@@ -28,7 +30,7 @@ def create_batch_pipeline() -> Pipeline:
         [
             Node(
                 make_forecasts,
-                ["initial_fields", "model", "params:regrid", "params:forecast"],
+                _READING,
                 "forecasts",
                 name="forecast_batch",
             )

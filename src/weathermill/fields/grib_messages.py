@@ -316,6 +316,8 @@ def _attributes(handle: int, field: FieldKey, grid: GribGrid) -> dict[str, Any]:
         attrs["standard_name"] = standard_name
     if attrs["units"] == "m s**-1":
         attrs["GRIB_uvRelativeToGrid"] = int(grid.winds_along_grid)
+        # The x axis runs to the east of the projection, in whatever order the points come.
+        attrs["GRIB_iScansNegatively"] = int(get(handle, "iScansNegatively", int, 0) or 0)
     return attrs
 
 

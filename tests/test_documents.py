@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import click
@@ -21,6 +25,8 @@ from weathermill.pipeline_registry import register_pipelines
 PROJECT = Path(__file__).resolve().parents[1]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+#: What comes after the dot in names of files, not of parameters.
+_FILES = ("json", "safetensors", "partial", "previous", "nc", "zarr", "csv", "html")
 _INLINE = re.compile(r"`([^`]+)`", re.DOTALL)
 
 
@@ -166,6 +172,75 @@ def test_remedies_name_commands_and_parameters_that_there_are():
                 assert words[1] in main.commands
         for name in re.findall(r"`([a-z_]+\.[a-z_.]+)(?:=\S+)?`", remedy):
             assert known_parameter(name), f"{cls.__name__} names {name}"
+
+
+def strings_in(path: Path) -> list[str]:
+    """All texts of a module but for f-strings' values, which become ``x``."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    return [
+        node.value
+        if isinstance(node, ast.Constant)
+        else "".join(part.value if isinstance(part, ast.Constant) else "x" for part in node.values)
+        for node in nodes
+        if isinstance(node, ast.JoinedStr)
+        or (isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts)
+    ]
+
+
+def parameters_in(text: str) -> list[str]:
+    """Dotted names of parameters, such as ``train.epochs``; names of files and of templates are none."""
+    sections = "|".join(name for name in Parameters.model_fields)
+    names = re.findall(rf"(?<![\w./])((?:{sections})\.[a-z_]+(?:\.[a-z_]+)*)(?![\w/(])", text)
+    return [name for name in names if name.rpartition(".")[2] not in (*_FILES, "x")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((PROJECT / "src").rglob("*.py")),
+    ids=lambda path: path.relative_to(PROJECT / "src" / "weathermill").as_posix(),
+)
+def test_messages_name_commands_and_parameters_that_there_are(path):
+    for text in strings_in(path):
+        for name in parameters_in(text):
+            assert known_parameter(name), f"{name} in {text!r}"
+        for words in commands_in(text):
+            if Path(words[0]).name == "kedro" and not {"--pipelines=x", "--pipelines=<name>"} & set(words):
+                check_kedro(words[1:])
+            elif Path(words[0]).name == "weathermill" and len(words) > 1:
+                assert words[1] in main.commands, text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_parameters_that_are_named_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for name in parameters_in(text):
+        assert known_parameter(name), name
+    for block in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        contents = yaml.safe_load(block)
+        for name in _flat({key: value for key, value in contents.items() if key in Parameters.model_fields}):
+            # Below a parameter that is a mapping, names are the user's.
+            assert known_parameter(name) or known_parameter(name.rpartition(".")[0]), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_extras_and_modules_that_are_named_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {name for group in re.findall(r"\.\[([\w,]+)\]'", text) for name in group.split(",")} <= set(
+        extras
+    )
+    imports = [
+        line for block in _BLOCK.findall(text) for line in block[1].splitlines() if block[0] == "python"
+    ]
+    for line in imports:
+        if match := re.fullmatch(r"from (weathermill[\w.]*) import ([\w, ]+)", line.strip()):
+            module = importlib.import_module(match[1])
+            for name in match[2].split(","):
+                assert hasattr(module, name.strip()), line
+    for name in re.findall(r"`(weathermill(?:\.\w+)+)`", text):
+        module, _, last = name.rpartition(".")
+        assert importlib.util.find_spec(name) or hasattr(importlib.import_module(module), last), name
 
 
 def test_every_command_has_help():

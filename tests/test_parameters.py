@@ -157,3 +157,15 @@ def test_only_what_is_ingested_and_changes_may_be_missing(allowed, message):
 def test_a_value_in_place_of_a_list_is_told_how_lists_are_set():
     with pytest.raises(ParameterError, match=r"such as \[50\] \(given: 50\)"):
         validate_parameters({"ingest": {"variables": ["temperature"], "levels": 50}})
+
+
+def test_dates_are_checked_before_any_work_and_may_be_of_any_calendar():
+    def ingest(start):
+        return validate_parameters({"ingest": {"variables": ["temperature"], "start": start}}).ingest.start
+
+    assert ingest("2001-02-30") == "2001-02-30"
+    assert ingest(2001) == "2001"
+    assert ingest(dt.date(2001, 2, 3)) == "2001-02-03"
+    for text in ("yesterday", "2001-13-01", "2001-01-41", "01/02/2001"):
+        with pytest.raises(ParameterError, match=r"ingest\.start: .*date"):
+            ingest(text)

@@ -13,9 +13,18 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from weathermill.errors import ParameterError
+from weathermill.fields.timeaxis import parse_date
 from weathermill.fields.vocabulary import name_fault
 
 #: Names that verification gives to regions of its own.
@@ -23,11 +32,29 @@ STANDARD_REGIONS = ("global", "tropics", "extratropics_north", "extratropics_sou
 
 
 def _iso(value: Any) -> Any:
-    """Dates may be written without quotes in YAML, where they become date objects."""
+    """Dates may be written without quotes in YAML, where they become date objects, and years numbers."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1000 <= value <= 9999:
+        return str(value)
     return value.isoformat() if isinstance(value, (dt.date, dt.datetime)) else value
 
 
-IsoTime = Annotated[str, BeforeValidator(_iso)]
+def _plain(value: Any) -> Any:
+    """A time may be written without quotes in YAML, where it becomes a date object."""
+    return value.isoformat() if isinstance(value, (dt.date, dt.datetime)) else value
+
+
+def _date(text: str) -> str:
+    """Refuse what is no date in any calendar; 30 February is one in some."""
+    try:
+        (_, month, day, hour, *_), _ = parse_date(text)
+    except ParameterError as error:
+        raise ValueError(f"{error.what}; write it as 2020-01-31 or 2020-01-31T06:00") from error
+    if not (1 <= month <= 12 and 1 <= day <= 31 and hour <= 23):
+        raise ValueError(f"{text} is no date of any calendar")
+    return text
+
+
+IsoTime = Annotated[str, BeforeValidator(_iso), AfterValidator(_date)]
 
 
 def _words(value: Any) -> Any:
@@ -84,7 +111,7 @@ class IngestParameters(_Parameters):
     stop: IsoTime | None = None
     units: dict[str, str] = {}
     names: dict[str, str] = {}
-    select: dict[str, Annotated[str | int | float, BeforeValidator(_iso)]] = {}
+    select: dict[str, Annotated[str | int | float, BeforeValidator(_plain)]] = {}
     winds: Literal["as_said", "east_and_north", "grid"] = "as_said"
     missing_steps: Literal["refuse", "gap", "interpolate"] = "gap"
     longest_interpolated: int = Field(1, ge=1)

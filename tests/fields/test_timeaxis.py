@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import datetime as dt
+
 import cftime
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from weathermill.errors import EmptySelectionError, ParameterError, TimeAxisError
 from weathermill.fields.timeaxis import (
     calendar_of,
+    first_text,
     gaps,
     require_some,
     selection,
@@ -75,3 +78,43 @@ def test_snap_leaves_alone_what_would_collide():
 def test_an_empty_selection_says_what_there_is():
     with pytest.raises(EmptySelectionError, match=r"2020-01-01T00:00 to 2020-01-02T18:00"):
         require_some(0, "temperature", "2030", None, SIX_HOURS)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2020", "2020-01-01T00:00"),
+        ("2020-02", "2020-02-01T00:00"),
+        ("20200229T06", "2020-02-29T06:00"),
+        ("2020-02-29 06:30", "2020-02-29T06:30"),
+        ("2020-02-29T06:00Z", "2020-02-29T06:00"),
+        ("2020-02-29T06:00+02:00", "2020-02-29T04:00"),
+        (dt.datetime(2020, 2, 29, 6), "2020-02-29T06:00"),
+        (dt.date(2020, 2, 29), "2020-02-29T00:00"),
+    ],
+)
+def test_dates_are_written_in_many_ways(text, expected):
+    assert to_axis_type(text, SIX_HOURS) == np.datetime64(expected)
+    other = to_axis_type(text, np.array([cftime.datetime(2020, 1, 1, calendar="360_day")]))
+    assert other.isoformat()[:16] == expected
+
+
+def test_dates_that_only_other_calendars_have():
+    days = np.array(
+        [cftime.datetime(2001, 2, 29, calendar="360_day"), cftime.datetime(2001, 3, 1, calendar="360_day")]
+    )
+    assert to_axis_type("2001-02-30", days) == cftime.datetime(2001, 2, 30, calendar="360_day")
+    assert selection(days, "2001-02-30", None).tolist() == [1]
+    with pytest.raises(ParameterError, match="'2001-02-30' is no date of the proleptic_gregorian calendar"):
+        to_axis_type("2001-02-30", SIX_HOURS)
+    for text in ("2001-13-01", "2001-01-01T25:00", "20010230123", "2001/01/01"):
+        with pytest.raises(ParameterError):
+            to_axis_type(text, days)
+
+
+def test_a_date_of_another_calendar_is_read_by_its_parts():
+    assert to_axis_type(noleap(2020, 1, 1, 6), SIX_HOURS) == SIX_HOURS[1]
+
+
+def test_years_before_1000_have_four_digits():
+    assert first_text(noleap(1, 2, 3, 4)) == "0001-02-03T04:00"

@@ -116,3 +116,13 @@ def test_missing_values_name_channel_and_time(networks, source):
     reader.read([0])
     with pytest.raises(MissingDataError, match=r"2001-01-02T00:00 has missing values in temperature_850"):
         reader.read([3, 4])
+
+
+def test_the_30th_of_february_is_an_initial_time_where_the_calendar_has_it(networks, sources):
+    source = sources(calendar="360_day")
+    days = xr.date_range("2001-02-28", periods=6, freq="1D", calendar="360_day", use_cftime=True)
+    reader = StateReader([source.assign_coords(time=days)], networks())
+    assert reader.index("2001-02-30") == 2
+    assert reader.choose(start="2001-02-30", stop="2001-03-02") == [2, 3]
+    with pytest.raises(EmptySelectionError, match="no date of the proleptic_gregorian calendar"):
+        StateReader([sources()], networks()).index("2001-02-30")

@@ -145,3 +145,13 @@ def test_what_a_run_made_is_no_more_than_was_estimated(tmp_path):
     needed = estimate_disk(plan, catalog, parameters(), None)
     assert needed[path] == 2 * (3 * 2**20 + 2**17)
     assert needed[tmp_path / "checkpoints"] == 2**17
+
+
+def test_dates_of_other_calendars_are_reckoned_with():
+    def forecasts(start: str, stop: str) -> int:
+        times = {"start": start, "stop": stop, "every_hours": 24}
+        return reckon(SHAPES, parameters(forecast={"initial_times": times}))["forecasts"]
+
+    assert forecasts("2001-01-30", "2001-02-30") == pytest.approx(
+        forecasts("2001-01-01", "2001-01-31"), rel=0.05
+    )

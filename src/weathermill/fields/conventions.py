@@ -20,7 +20,6 @@ from weathermill.errors import (
     EmptySelectionError,
     MissingLevelError,
     ParameterError,
-    TimeAxisError,
 )
 from weathermill.fields.assembly import Piece, holds_level, join_times, level_positions
 from weathermill.fields.choices import SourceOptions, WindAxes
@@ -32,8 +31,15 @@ from weathermill.fields.findings import Finding, Held, tell, tell_together
 from weathermill.fields.grids import grid_of
 from weathermill.fields.layout import HorizontalOrder, level_reading, steps_per_chunk
 from weathermill.fields.recognition import Offer
-from weathermill.fields.survey import Source, find_offers, level_text, survey, where_text
-from weathermill.fields.timeaxis import calendar_of, first_text, require_some
+from weathermill.fields.survey import (
+    Source,
+    find_offers,
+    level_text,
+    require_one_calendar,
+    survey,
+    where_text,
+)
+from weathermill.fields.timeaxis import first_text, require_some
 from weathermill.fields.vocabulary import CONVENTIONS, VariableConvention, convention_for, split_flat_name
 from weathermill.fields.wind_axes import turn_winds, with_partners
 
@@ -144,6 +150,9 @@ def canonicalise(
     native = max((offer.native_time_chunk for offer in used), default=1)
     steps = steps_per_chunk(largest, block_bytes, native)
 
+    require_one_calendar(
+        surveyed[rank] for rank in {o.rank for n in (*pressure, *two_dimensional) for o in offers[n]}
+    )
     arrays: dict[str, tuple[np.ndarray, da.Array, tuple[str, ...]]] = {}
     for name in [*pressure, *two_dimensional]:
         wanted = chosen_levels if name in pressure else None
@@ -155,7 +164,6 @@ def canonicalise(
             for offer, notes in zip(offers[name], held, strict=True)
         ]
         tell_together(findings, held)
-        _require_calendar(pieces, name)
         all_times = np.sort(np.concatenate([surveyed[p.offer.rank].times for p in pieces]))
         require_some(sum(len(piece.times) for piece in pieces), name, start, stop, all_times)
         for piece in pieces:
@@ -275,16 +283,6 @@ def _piece(offer, source, name, start, stop, levels, overrides, findings) -> Pie
     )
     versions = source.experiment_versions(positions)
     return Piece(offer, source.order, positions, source.times[positions], scale, offset, resolution, versions)
-
-
-def _require_calendar(pieces: Sequence[Piece], name: str) -> None:
-    calendars = {calendar_of(piece.times) for piece in pieces if piece.times.size}
-    if len(calendars) > 1:
-        raise TimeAxisError(
-            f"{name} has times in the calendars {', '.join(sorted(calendars))}",
-            where=where_text([piece.offer for piece in pieces]),
-            remedy="Ingest the sources of each calendar by themselves.",
-        )
 
 
 def _join(pieces, levels, steps, findings) -> tuple[np.ndarray, da.Array]:

@@ -14,7 +14,7 @@ from weathermill.errors import WeathermillError
 from weathermill.fields.choices import Choice, SourceOptions
 from weathermill.fields.findings import Finding
 from weathermill.fields.geometry import has_pole_points, is_global_longitude
-from weathermill.fields.survey import Source
+from weathermill.fields.survey import ONE_CALENDAR, Source, calendar_fault
 from weathermill.fields.timeaxis import calendar_of, first_text, gaps, usual_step
 from weathermill.fields.vocabulary import CONVENTIONS
 from weathermill.fields.wind_axes import settle_winds
@@ -242,10 +242,10 @@ def _time(surveyed: Sequence[Source], findings: list[Finding]) -> dict[str, Any]
             axes.append(source.times[source.positions(None, None)])
     if not axes:
         return {}
-    calendars = sorted({calendar_of(times) for times in axes if times.size})
-    if len(calendars) != 1:
-        findings.append(Finding("error", "time", f"the sources mix the calendars {', '.join(calendars)}"))
+    if fault := calendar_fault(surveyed):
+        findings.append(Finding("error", "time", fault, ONE_CALENDAR))
         return {}
+    calendars = sorted({calendar_of(times) for times in axes if times.size})
     times, counts = np.unique(np.concatenate(axes), return_counts=True)
     # Files of different variables share their times; a time is repeated where one variable has it twice.
     repeated = int((counts > _most_offers(surveyed)).sum())

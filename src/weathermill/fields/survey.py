@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import xarray as xr
 from weathermill.errors import CoordinateError, MissingLevelError, MissingVariableError, TimeAxisError
 from weathermill.fields.arrangement import arrange
 from weathermill.fields.assembly import holds_level
-from weathermill.fields.choices import SourceOptions, require_known
+from weathermill.fields.choices import SourceOptions, few, require_known
 from weathermill.fields.conversion import EQUIVALENTS
 from weathermill.fields.coordinates import TIME, standardise, undecoded_time
 from weathermill.fields.findings import Finding, Held, attached, tell, tell_together
@@ -22,6 +22,9 @@ from weathermill.fields.vocabulary import CONVENTIONS, canonical_for_alias, spli
 from weathermill.fields.wind_axes import settle_winds
 
 _AS_THEY_ARE = SourceOptions()
+
+#: What to do about sources of several calendars.
+ONE_CALENDAR = "Ingest the sources of each calendar by themselves, as cases of their own."
 
 
 class Source:
@@ -149,6 +152,31 @@ def require_options(
     seen = {name for source in surveyed for name in source.arranged.seen}
     offered = (str(name) for dataset in sources for name in [*dataset.variables, *dataset.dims])
     require_known(options, seen, held, offered)
+
+
+def calendar_fault(sources: Iterable[Source]) -> str:
+    """Return which sources have times of which calendar where there are several calendars; else an empty text."""
+    holders: dict[str, list[str]] = {}
+    for source in sources:
+        if source.times.size:
+            holders.setdefault(calendar_of(source.times), []).append(source.name)
+    if len(holders) < 2:
+        return ""
+    return f"the sources have times of {len(holders)} calendars: " + ", ".join(
+        f"{calendar} ({few(names, 3)})" for calendar, names in sorted(holders.items())
+    )
+
+
+def require_one_calendar(sources: Iterable[Source]) -> None:
+    """Refuse sources of several calendars, whose times cannot be compared.
+
+    Raises
+    ------
+    TimeAxisError
+        With the sources of each calendar.
+    """
+    if fault := calendar_fault(sources):
+        raise TimeAxisError(fault, remedy=ONE_CALENDAR)
 
 
 def find_offers(name: str, surveyed: Sequence[Source], *, on_levels: bool) -> list[Offer]:

@@ -67,6 +67,18 @@ def parse_date(text: str) -> tuple[tuple[int, ...], float]:
     return (*parts, micro), ahead
 
 
+def day_number(text: str) -> float:
+    """Return a date in days, exact in the Gregorian calendar and to a few days in others: enough for estimates.
+
+    Raises
+    ------
+    ParameterError
+        Where it is no ISO 8601 date.
+    """
+    (year, month, day, hour, *_), _ = parse_date(text)
+    return dt.date(max(year, 1), month, 1).toordinal() + day - 1 + hour / 24.0
+
+
 def to_axis_type(when: Any, times: np.ndarray) -> Any:
     """Return a date in the type of a time axis: datetime64[ns] or a cftime object of the same calendar.
 
@@ -141,7 +153,9 @@ def first_text(when: Any) -> str:
     """Return a date as ISO 8601 to the minute, for messages."""
     if isinstance(when, np.datetime64):
         return str(when.astype("datetime64[m]"))
-    return when.strftime("%Y-%m-%dT%H:%M") if hasattr(when, "strftime") else str(when)
+    if hasattr(when, "strftime"):
+        return f"{when.year:04d}-{when.month:02d}-{when.day:02d}T{when.hour:02d}:{when.minute:02d}"
+    return str(when)
 
 
 def step_seconds(times: np.ndarray) -> np.ndarray:

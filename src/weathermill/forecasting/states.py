@@ -6,16 +6,16 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import cftime
 import numpy as np
 import xarray as xr
 
-from weathermill.errors import EmptySelectionError, GridError, MissingDataError, ModelError
+from weathermill.errors import EmptySelectionError, GridError, MissingDataError, ModelError, ParameterError
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.findings import Finding
 from weathermill.fields.flatten import to_channels
 from weathermill.fields.grids import build_grid, grid_hash, grid_of
 from weathermill.fields.regridding import RegridWeights, apply_weights, make_weights
+from weathermill.fields.timeaxis import to_axis_type
 from weathermill.fields.weight_making import grid_shape
 from weathermill.forecasting.forcings import ForcingReader, Formulas
 from weathermill.forecasting.options import ReadOptions
@@ -175,11 +175,7 @@ class StateReader:
         EmptySelectionError
             If there is no state at that time; it says which there are.
         """
-        if np.issubdtype(self.times.dtype, np.datetime64):
-            found = np.flatnonzero(self.times == _datetime64(time))
-        else:
-            wanted = time.isoformat() if isinstance(time, cftime.datetime) else str(_datetime64(time, "s"))
-            found = np.flatnonzero([t.isoformat() == wanted for t in self.times])
+        found = np.flatnonzero(self.times == _on_axis(time, self.times))
         if not found.size:
             raise EmptySelectionError(
                 f"there is no state at {time}; the source has {len(self.times)}, from {_text(self.times[0])} to"
@@ -206,17 +202,11 @@ class StateReader:
         """
         if times is not None:
             return sorted({self.index(time) for time in times})
-        plain = np.issubdtype(self.times.dtype, np.datetime64)
-        keys = self.times if plain else np.array([time.isoformat() for time in self.times])
-
-        def key(time: str) -> Any:
-            return _datetime64(time) if plain else str(_datetime64(time, "s"))
-
-        inside = np.ones(len(keys), dtype=bool)
+        inside = np.ones(len(self.times), dtype=bool)
         if start is not None:
-            inside &= keys >= key(start)
+            inside &= self.times >= _on_axis(start, self.times)
         if stop is not None:
-            inside &= keys < key(stop)
+            inside &= self.times < _on_axis(stop, self.times)
         chosen = np.flatnonzero(inside).tolist()
         if every_hours is not None and chosen:
             first, last = self.times[chosen[0]], self.times[chosen[-1]]
@@ -354,12 +344,13 @@ def _span(grid: xr.Dataset) -> str:
     )
 
 
-def _datetime64(time: Any, unit: str = "ns") -> np.datetime64:
+def _on_axis(time: Any, times: np.ndarray) -> Any:
     try:
-        return np.datetime64(time, unit)
-    except ValueError as error:
+        return to_axis_type(time, times)
+    except ParameterError as error:
         raise EmptySelectionError(
-            f"{time!r} is not a time", remedy="Write times as ISO 8601, such as 2020-01-31T06:00."
+            f"{time!r} is not a time of the source: {error.what}",
+            remedy="Write times as ISO 8601, such as 2020-01-31T06:00, in the calendar of the source.",
         ) from error
 
 

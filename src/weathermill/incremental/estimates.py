@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from kedro.io import DataCatalog
 
+from weathermill.fields.timeaxis import day_number
 from weathermill.incremental.plan import NodePlan, output_path
 from weathermill.incremental.records import stored_record
 from weathermill.incremental.shapes import FLOAT, Shapes
@@ -158,5 +159,5 @@ def _initial_times(forecast: ForecastParameters, shapes: Shapes) -> int:
         return len(times)
     if not isinstance(times, InitialTimes) or times.start is None or times.stop is None:
         return shapes.times
-    hours = (np.datetime64(times.stop) - np.datetime64(times.start)) / np.timedelta64(1, "h")
+    hours = 24.0 * (day_number(times.stop) - day_number(times.start))
     return max(1, int(hours // (times.every_hours or shapes.step_hours)))

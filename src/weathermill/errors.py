@@ -70,7 +70,10 @@ class MissingVariableError(WeathermillError):
     """A variable that was asked for is in none of the sources."""
 
     code = "WM202"
-    default_remedy = "Choose among the variables offered, or add the file that holds it."
+    default_remedy = (
+        "Choose among the variables offered, add the file that holds it, or say by ingest.names which of "
+        "them it is."
+    )
 
 
 class MissingLevelError(WeathermillError):

@@ -229,17 +229,12 @@ def _name(family: list[Variant], attributes: dict[FieldKey, dict[str, Any]], not
         _note(notes, "info", short, what)
         return
     choices = ", ".join(f"{name} ({describe(v)})" for name, v in sorted({v.name: v for v in family}.items()))
+    what = f"it is there in forms that are not the same, each under a name of its own: {choices}"
     if convention is None:
-        _note(notes, "info", short, f"it is there in several forms, each under a name of its own: {choices}")
+        _note(notes, "info", short, what)
     else:
-        target = others[0]
-        _note(
-            notes,
-            "warning",
-            convention.name,
-            f"none of what the files hold of {short} is {convention.name} without doubt: {choices}",
-            f"Choose by ingest.names, for instance {{{target}: {convention.name}}}.",
-        )
+        remedy = f"Say by ingest.names which is {convention.name}, for instance {{{others[0]}: {convention.name}}}."
+        _note(notes, "warning", short, what, remedy)
 
 
 def _usual(
@@ -305,7 +300,7 @@ def _unusual_statistic(
 
 
 def describe(variant: Variant) -> str:
-    """Return what a variant is, in words: ``the sum over 6h at the surface``."""
+    """Return what a variant is, in words: ``the sum over 6h (surface)``."""
     statistic = variant.field.statistic
     if statistic == "instant":
         text = "the value at a time"
@@ -313,7 +308,11 @@ def describe(variant: Variant) -> str:
         text = f"the {_STATISTICS.get(statistic, statistic)}"
         text += f" over {duration(variant.window)}" if variant.window else ""
     product = {"": "", "ens": " of a member", "em": " of the ensemble mean", "es": " of the ensemble spread"}
-    return text + product.get(variant.field.product, f" ({variant.field.product})") + f" at {variant.place}"
+    return (
+        text
+        + product.get(variant.field.product, f" ({variant.field.product})")
+        + (" on pressure levels" if variant.on_pressure else f" ({variant.field.level_type})")
+    )
 
 
 def _full_name(variant: Variant, family: Sequence[Variant]) -> str:

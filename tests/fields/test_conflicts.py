@@ -110,6 +110,14 @@ def test_one_variable_under_two_names_in_one_file_is_merged_or_refused(make_sour
     assert caught.value.where == "a.nc:t and a.nc:ta"
 
 
+def test_a_users_table_says_which_of_two_variables_counts(make_source):
+    source = make_source(names=("t", "ta"))
+    source["ta"] += 0.5
+    names = {"ta": "temperature"}
+    got = ingested(source, variables=["temperature"], names=names)
+    np.testing.assert_array_equal(got["temperature"], source["ta"])
+
+
 def test_a_third_source_has_to_agree_with_the_one_that_is_taken(make_source):
     """The first has no value at a time, so that the second counts there: the third was compared with the first."""
     empty, right, wrong = (make_source() for _ in range(3))

@@ -141,6 +141,17 @@ def test_an_instantaneous_field_is_taken_before_averages_and_extremes(tmp_path):
     assert "the files also hold 2t_avg_6h, 2t_max_6h" in texts(findings)
 
 
+def test_a_users_table_gives_the_name_to_one_form_and_takes_it_from_the_others(tmp_path):
+    write(tmp_path / "f000.grib", message(field(0), **GROUND, shortName="2t"))
+    for step in (6, 12):
+        now = message(field(step), **GROUND, shortName="2t", step=step)
+        highest = covering(field(step + 1), "max", f"{step - 6}-{step}", "2t", **GROUND)
+        write(tmp_path / f"f{step:03d}.grib", now, highest)
+    names = {"2t_max_6h": "2m_temperature"}
+    got = opened_as(tmp_path, surface_variables=["2m_temperature"], names=names)["2m_temperature"]
+    np.testing.assert_allclose(got, [field(7), field(13)], atol=1e-3)
+
+
 def test_a_maximum_alone_is_not_taken_for_the_value_at_a_time(tmp_path):
     path = write(tmp_path / "a.grib", covering(field(9), "max", "0-6", "2t", **GROUND))
     with pytest.raises(MissingVariableError, match="2t_max_6h"):

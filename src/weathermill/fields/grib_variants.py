@@ -19,6 +19,7 @@ from weathermill.fields.findings import Finding, Severity
 from weathermill.fields.grib_grids import GribGrid
 from weathermill.fields.grib_intervals import Entry, Intervals, intervals_of
 from weathermill.fields.grib_messages import FieldKey, FileIndex, Message
+from weathermill.fields.recognition import GRIB_PARAMETER
 from weathermill.fields.vocabulary import CONVENTIONS, VariableConvention, canonical_for_alias
 
 PRESSURE = ("isobaricInhPa", "isobaricInPa")
@@ -221,6 +222,8 @@ def _name(family: list[Variant], attributes: dict[FieldKey, dict[str, Any]], not
         variant.name = short if own else _full_name(variant, family)
         variant.attrs = _attributes(variant, attributes[variant.field], own)
     others = sorted({v.name for v in family if v not in plain})
+    if plain and convention is not None and convention.accumulated and plain[0].window:
+        _note(notes, "info", convention.name, f"its fields in GRIB are {describe(plain[0])}")
     if not others:
         return
     known = "" if convention is None else f" as {convention.name}"
@@ -331,6 +334,7 @@ def _full_name(variant: Variant, family: Sequence[Variant]) -> str:
 
 def _attributes(variant: Variant, base: dict[str, Any], own: bool) -> dict[str, Any]:
     attrs = dict(base)
+    attrs[GRIB_PARAMETER] = "_".join(str(number) for number in variant.field.parameter)
     if variant.window and variant.field.statistic in _STATISTICS:
         attrs["cell_methods"] = (
             f"time: {_STATISTICS[variant.field.statistic]} (interval: {variant.window / 3600:g} hours)"

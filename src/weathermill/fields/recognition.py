@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableSequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -11,7 +11,7 @@ import xarray as xr
 
 from weathermill.fields.choices import FILE_NAME, Choice
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME, VERTICAL
-from weathermill.fields.findings import Finding, tell
+from weathermill.fields.findings import Finding
 from weathermill.fields.vocabulary import (
     ALONG_GRID,
     CONVENTIONS,
@@ -21,6 +21,8 @@ from weathermill.fields.vocabulary import (
 )
 
 EXPVER = "expver"
+#: Attribute by which forms of one GRIB parameter are known under whatever name.
+GRIB_PARAMETER = "GRIB_parameter"
 
 
 @dataclass(frozen=True)
@@ -142,27 +144,34 @@ def offers_of(
         if array.dtype.kind in "fiub":
             # One variable under two names stays two offers: whether they agree is seen where they are joined.
             offers.append(_offer(str(name), array, dataset, source, rank, choices))
-    return _without_what_names_displace(offers, findings)
+    return offers
 
 
-def _without_what_names_displace(
-    offers: list[Offer], findings: MutableSequence[Finding] | None
-) -> list[Offer]:
-    """Leave out what is recognised as a variable for which a user's table names another one of the same source."""
-    named = {(o.variable, _levels_key(o)) for o in offers if FILE_NAME in o.array.encoding}
-    kept = []
-    for offer in offers:
-        if FILE_NAME not in offer.array.encoding and (offer.variable, _levels_key(offer)) in named:
-            tell(
-                findings, "info", offer.variable, f"ingest.names gives its name to another than {offer.label}"
-            )
-        else:
-            kept.append(offer)
-    return kept
+def without_displaced(offers: Sequence[Offer]) -> list[Offer]:
+    """Leave out offers of a variable for which a user's table names another one of the same file.
+
+    Parameters
+    ----------
+    offers
+        Of one variable. What is only recognised gives way where the same file has a named one with a level in common,
+        and where the named one is another form (step type, time covered) of the same GRIB parameter in any file.
+    """
+    named = [offer for offer in offers if FILE_NAME in offer.array.encoding]
+    return [
+        offer
+        for offer in offers
+        if FILE_NAME in offer.array.encoding or not any(_displaces(other, offer) for other in named)
+    ]
 
 
-def _levels_key(offer: Offer) -> tuple[float, ...] | None:
-    return None if offer.levels is None else tuple(offer.levels)
+def _displaces(named: Offer, other: Offer) -> bool:
+    parameters = [offer.array.attrs.get(GRIB_PARAMETER) for offer in (named, other)]
+    same_file = named.source.split("!")[0] == other.source.split("!")[0]
+    if not same_file and (parameters[0] is None or parameters[0] != parameters[1]):
+        return False
+    if named.levels is None or other.levels is None:
+        return True
+    return bool(np.isclose(named.levels[:, None], other.levels[None], rtol=1e-4).any())
 
 
 def _offer(

@@ -16,7 +16,7 @@ from weathermill.fields.conversion import EQUIVALENTS
 from weathermill.fields.coordinates import TIME, standardise, undecoded_time
 from weathermill.fields.findings import Finding, Held, attached, tell, tell_together
 from weathermill.fields.layout import HorizontalOrder, horizontal_order
-from weathermill.fields.recognition import EXPVER, Offer, describe_offers, offers_of
+from weathermill.fields.recognition import EXPVER, Offer, describe_offers, offers_of, without_displaced
 from weathermill.fields.timeaxis import calendar_of, selection
 from weathermill.fields.vocabulary import CONVENTIONS, canonical_for_alias, split_flat_name
 from weathermill.fields.wind_axes import settle_winds
@@ -216,7 +216,7 @@ def find_offers(name: str, surveyed: Sequence[Source], *, on_levels: bool) -> li
             found = with_level
         if found:
             break
-    usable = [offer for offer in found if not offer.problem]
+    usable = without_displaced([offer for offer in found if not offer.problem])
     if usable:
         return usable
     if found:

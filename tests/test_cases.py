@@ -20,7 +20,7 @@ from weathermill.faults import VARIABLE
 from weathermill.parameters import Parameters, validate_parameters
 
 SOURCE = Path(__file__).resolve().parents[1]
-CASES = sorted(path.name for path in (SOURCE / "conf").iterdir() if path.is_dir())
+CASES = ("ecmwf_sample", "era5_0p25deg", "era5_1deg", "reference", "sample", "weatherbench1")
 #: What conf/base sets otherwise than the declared default: a guard against regridding that goes wrong.
 GUARDS = {"regrid.thresholds.overshoot": 0.01}
 
@@ -93,7 +93,18 @@ def test_what_all_cases_inherit_is_neutral():
     assert not (SOURCE / "conf" / "base" / "globals.yml").exists()
 
 
-@pytest.mark.parametrize("case", [name for name in CASES if name not in ("base", "local")])
+def test_the_readme_lists_the_cases_that_git_keeps():
+    readme = (SOURCE / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{case}`" in readme for case in CASES)
+    words = ["git", "ls-files", "conf"]
+    kept = subprocess.run(words, cwd=SOURCE, capture_output=True, text=True, check=False)
+    if kept.returncode or not kept.stdout:
+        pytest.skip("not in a git repository")
+    folders = {line.split("/")[1] for line in kept.stdout.splitlines() if line.count("/") > 1}
+    assert folders == {"base", "local", *CASES}
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_every_case_names_its_source_and_fields_and_has_folders_of_its_own(case):
     configuration = loader(env=case)
     parameters = validate_parameters(configuration["parameters"])

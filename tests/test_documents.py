@@ -121,8 +121,10 @@ def test_commands_parse(page, words):
         check_kedro(rest)
     elif program == "weathermill" and rest:
         assert rest[0] in main.commands
-        arguments = [word for word in rest[1:] if not word.startswith("<")] or ["x"] * (len(rest) > 1)
-        parsed(main.commands[rest[0]], arguments)
+        # The name of a command alone is a mention.
+        if rest[1:]:
+            arguments = [word for word in rest[1:] if not word.startswith("<")] or ["x"]
+            parsed(main.commands[rest[0]], arguments)
 
 
 def test_there_are_commands_to_check():

@@ -46,8 +46,29 @@ def cli() -> None:
     """Commands of this project that Kedro finds here."""
 
 
-@_plainly
 def _run(dry_run: bool, traceback: bool, **options: Any) -> Any:
+    """Run; where that ends early, in whatever way, say with which command it goes on."""
+    try:
+        return _run_plainly(dry_run, traceback, **options)
+    except SystemExit as ended:
+        code = ended.code
+        if isinstance(code, int) and code and not dry_run and (text := _how_to_go_on(options, code)):
+            click.secho(text, err=True)
+        raise
+
+
+def _how_to_go_on(options: dict[str, Any], code: int) -> str:
+    from kedro.framework.project import settings
+
+    from weathermill.incremental.ending import going_on
+    from weathermill.incremental.hook import IncrementalHook
+
+    hook = next((entry for entry in settings.HOOKS if isinstance(entry, IncrementalHook)), None)
+    return "" if hook is None else going_on(options, code, hook.progress())
+
+
+@_plainly
+def _run_plainly(dry_run: bool, traceback: bool, **options: Any) -> Any:
     from weathermill.faults import VARIABLE
 
     if traceback:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -56,12 +57,18 @@ def test_a_stopped_training_goes_on_in_the_same_run(prepared, number):
     process = start_training(prepared, EPOCHS)
     wait_for_checkpoint(prepared, process)
     process.send_signal(number)
-    assert process.wait(timeout=60) != 0
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
     (run,) = training_runs(prepared)
     assert run["status"] == ("RUNNING" if number == signal.SIGKILL else "KILLED")
     assert not prepared.file("06_models", "sample", "model").exists()
 
-    result = prepared.command("run", "--pipelines=train", "--params", f"{EPOCHS},train.resume=true")
+    words = ["kedro", "run", "--pipelines=train", f"--params={EPOCHS},train.resume=true"]
+    if number != signal.SIGKILL:
+        # What the command says when it ends is what goes on.
+        assert "in stage train" in told
+        assert shlex.split(told.rstrip().splitlines()[-1]) == words
+    result = prepared.command(*words[1:])
     assert result.returncode == 0, result.stderr
     (resumed,) = training_runs(prepared)
     assert resumed["run_id"] == run["run_id"]

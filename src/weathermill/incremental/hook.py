@@ -21,6 +21,7 @@ from weathermill.configuration import require_device
 from weathermill.datasets.checkpoints import CheckpointsDataset
 from weathermill.datasets.local import LocalDataset, remove
 from weathermill.errors import ResourceError
+from weathermill.incremental.ending import Progress
 from weathermill.incremental.locks import StoreLocks, remove_stale
 from weathermill.incremental.memory_estimates import threads
 from weathermill.incremental.needs import Needs, needs_of
@@ -66,6 +67,7 @@ class IncrementalHook:
         self._started = 0.0
         self._execution = ""
         self._made: dict[str, str] = {}
+        self._complete: list[str] = []
         self._one_by_one = False
         self._stages: dict[str, dict[str, float]] = {}
         self._needs = Needs()
@@ -82,6 +84,7 @@ class IncrementalHook:
         self._catalog, self._node, self._stages = catalog, None, {}
         # A run executes each node at most once.
         self._execution, self._made = uuid.uuid4().hex, {}
+        self.plan, self._complete = [], []
         parameters = validate_parameters(catalog.load("parameters"))
         locking, resources = parameters.locking, parameters.resources
         timeout = None if locking.timeout_minutes is None else 60 * locking.timeout_minutes
@@ -264,6 +267,8 @@ class IncrementalHook:
                 execution=self._execution,
             )
             write_record(path, record)
+        if dataset_name == node.outputs[-1]:
+            self._complete.append(node.name)
         if tracker is not None and dataset_name == node.outputs[-1]:
             measured = {"seconds": seconds, "peak_memory_gib": peak / 2**30}
             if node.name in self._needs.memory:
@@ -290,6 +295,26 @@ class IncrementalHook:
     def on_pipeline_error(self) -> None:
         """Let go of the locks."""
         self.release()
+
+    def progress(self) -> Progress:
+        """How far the run came that was planned last."""
+        left = [entry for entry in self.plan if entry.runs and entry.node.name not in self._complete]
+        return Progress(
+            complete=tuple(self._complete),
+            left=tuple(entry.node.name for entry in left),
+            stage="" if self._node is None else self._node.name,
+            forced=tuple(entry.node.name for entry in left if entry.reason == "forced"),
+            resumable=any(self._resumable(entry) for entry in left),
+        )
+
+    def _resumable(self, entry: NodePlan) -> bool:
+        """Whether there is a checkpoint of the training that a node is to make."""
+        for name in entry.node.inputs:
+            if isinstance(dataset := self._dataset(name), CheckpointsDataset):
+                newest = dataset.newest()
+                digests = training_digests(self._parts(entry))
+                return newest is not None and bool(newest.phases) and newest.phases[-1].digests == digests
+        return False
 
     def release(self) -> None:
         """Let go of all locks."""

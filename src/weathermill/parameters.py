@@ -220,7 +220,8 @@ class ModelParameters(_Parameters):
     name: str = "unet"
     base_channels: int = Field(64, ge=1)
     depth: int = Field(3, ge=1, le=6)
-    boundary: Literal["sphere", "zeros"] = "sphere"
+    boundary: Literal["auto", "sphere", "replicate", "reflect", "zeros"] = "auto"
+    open_edges: Literal["replicate", "reflect", "zeros"] = "replicate"
     norm: Literal["batch", "group", "none"] = "batch"
     target: Literal["tendency", "state"] = "tendency"
     residual: Literal["persistence", "damped_persistence"] = "persistence"

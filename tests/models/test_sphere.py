@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weathermill.errors import ModelError
+from weathermill.models.boundary import Edges
 from weathermill.models.sphere import SphereGrid, pole_points
 
 
@@ -73,7 +74,7 @@ def test_halos_of_every_level_come_out_of_its_interior(rows, columns, depth, pol
 
 
 def test_zeros_surround_the_grid_where_asked():
-    grid = SphereGrid((9, 10), 1, zeros=True)
+    grid = SphereGrid((9, 10), 1, edges=Edges.uniform("zeros"))
     padded = grid.halo(0).pad(grid.pad(torch.ones(1, 1, 9, 10)))
     assert padded.shape == (1, 1, 12, 12) and padded.sum() == 90
 

@@ -78,7 +78,7 @@ def image(*shape: int) -> torch.Tensor:
 
 def test_kernels_of_the_network(compiled):
     triton = importlib.import_module("weathermill.models.kernels_triton")
-    grid = SphereGrid(SHAPE, 2, (True, True), False)
+    grid = SphereGrid(SHAPE, 2, (True, True))
     halo = grid.halo(0)
     haloed = image(2, halo.shape[0] + 2, halo.shape[1] + 2, CHANNELS)
     pooled = image(2, halo.shape[0] // 2 + 2, halo.shape[1] // 2 + 2, CHANNELS)

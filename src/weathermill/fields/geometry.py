@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from weathermill.errors import GridError
+from weathermill.extent import is_global_longitude
 
 
 def _ascending_steps(values: np.ndarray, what: str) -> np.ndarray:
@@ -83,21 +84,6 @@ def longitude_corners(longitude: np.ndarray) -> np.ndarray:
         seam = longitude[-1] + 0.5 * (longitude[0] + turn - longitude[-1])
         return np.concatenate([[seam - turn], middle, [seam]])
     return np.concatenate([[longitude[0] - 0.5 * steps[0]], middle, [longitude[-1] + 0.5 * steps[-1]]])
-
-
-def is_global_longitude(longitude: np.ndarray) -> bool:
-    """Return whether longitudes go round the whole circle, without a duplicated column.
-
-    They do when the gap across the seam is positive and no wider than 1.5 times the widest step inside, while no
-    step is wider than three times the median one.
-    """
-    longitude = np.asarray(longitude, dtype=np.float64)
-    if longitude.ndim != 1 or longitude.size < 3:
-        return False
-    steps = np.abs(np.diff(longitude))
-    gap = 360.0 - np.abs(longitude[-1] - longitude[0])
-    widest = steps.max()
-    return bool(1e-6 * widest < gap <= 1.5 * widest and widest <= 3.0 * np.median(steps))
 
 
 def cyclic_duplicates(longitude: np.ndarray) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,9 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from weathermill.errors import ModelError
+from weathermill.extent import is_globe
 from weathermill.models.advance import advance_padded
+from weathermill.models.boundary import SPHERE, Edges
 from weathermill.models.constraint_choice import make_constraints
 from weathermill.models.files import CONFIG_FILE, read_model, write_model
 from weathermill.models.missing import MissingValues
@@ -26,6 +30,8 @@ from weathermill.tensors.files import unseal_json
 
 if TYPE_CHECKING:
     from weathermill.tensors.store import TensorStore
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "weathermill-forecaster/1"
 
@@ -56,7 +62,8 @@ class Forecaster(nn.Module):
     Raises
     ------
     ModelError
-        When sizes do not fit each other, or statistics are not positive and finite.
+        When sizes do not fit each other, statistics are not positive and finite, or the boundary or a constraint does not
+        suit the grid.
     """
 
     def __init__(
@@ -73,11 +80,12 @@ class Forecaster(nn.Module):
         missing_share: np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.channels, self.time_step = config, channels, int(time_step)
         #: With what it was trained, JSON-ready, see `weathermill.training.history`; empty where not known.
         self.trained_with: dict[str, Any] = {}
         self.latitude = np.asarray(latitude, dtype=np.float64)
         self.longitude = np.asarray(longitude, dtype=np.float64)
+        self.config = config = config.with_edges(self.latitude, self.longitude)
+        self.channels, self.time_step = channels, int(time_step)
         self.n_prognostic, self.n_forcing = channels.n_prognostic, channels.n_forcing
         self.n_dynamic, self.n_static = channels.n_dynamic, channels.n_static
         mean, std, tendency_std = (np.asarray(a, dtype=np.float64) for a in (mean, std, tendency_std))
@@ -105,6 +113,7 @@ class Forecaster(nn.Module):
             out_channels=self.n_prognostic,
             grid_shape=self.grid_shape,
             latitude=self.latitude,
+            longitude=self.longitude,
         )
 
     @classmethod
@@ -322,7 +331,7 @@ class Forecaster(nn.Module):
         channels = ChannelTable.from_dicts(metadata["channels"])
         grid = len(metadata["latitude"]), len(metadata["longitude"])
         forecaster = cls(
-            ModelConfig.from_dict(metadata["config"]),
+            _config_of(metadata, folder),
             channels,
             *(np.array(metadata[k]) for k in ("latitude", "longitude", "mean", "std", "tendency_std")),
             static=np.zeros((channels.n_static, *grid)),
@@ -367,6 +376,21 @@ class Forecaster(nn.Module):
         # Stores hold float16, whose convolutions the CPU lacks; autocast lowers float32 again where it
         # should.
         return torch.float32 if state.dtype in (torch.float16, torch.bfloat16) else state.dtype
+
+
+def _config_of(metadata: dict[str, Any], folder: Path) -> ModelConfig:
+    """The configuration of a saved model; the edges of one that does not name them are as it was trained."""
+    config = ModelConfig.from_dict(metadata["config"])
+    if config.edges is not None:
+        return config
+    edges = SPHERE if config.boundary == "sphere" else Edges.uniform(config.boundary)
+    if edges.is_sphere and not is_globe(np.array(metadata["latitude"]), np.array(metadata["longitude"])):
+        logger.warning(
+            "The model in %s was trained as if its grid closed on the sphere, which it does not: its opposite edges are "
+            "joined. Train it again to have them right.",
+            folder,
+        )
+    return replace(config, edges=edges)
 
 
 def read_metadata(folder: str | Path) -> dict[str, Any]:

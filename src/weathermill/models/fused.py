@@ -6,7 +6,8 @@ connections are written into the buffer that the decoder reads, and the backward
 What is kept for the backward pass is, for each convolution, its haloed input and its output; with blocks
 recomputed, each block's input.
 
-Only for batch normalisation without dropout, on grids whose longitudes divide by the stride.
+Only for batch normalisation without dropout, on grids that do not go round the circle or whose longitudes divide by
+the stride.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from weathermill.models import kernels
+from weathermill.models.boundary import PERIODIC
 from weathermill.models.kernels import Moments
 from weathermill.models.layers import padded_channels
 
@@ -33,7 +35,7 @@ INPUT_CHANNEL_MULTIPLE = 32
 
 def supports(network: UNet) -> bool:
     """Whether the fast pass computes what the network's layers would."""
-    ring = network.config.boundary == "zeros" or network.grid.margins[2] == 0
+    ring = network.grid.edges.longitude != PERIODIC or network.grid.margins[2] == 0
     batch_norms = all(
         isinstance(c.norm, nn.BatchNorm2d) for b in network.blocks() for c in (b.first, b.second)
     )

@@ -74,14 +74,10 @@ def fill_halo(buffer: Tensor, halo: Halo) -> None:
         triton_kernels().fill_halo(buffer, halo)
         return
     inside = interior(buffer)
-    if halo.zeros:
-        buffer[:, 0] = buffer[:, -1] = 0
-        buffer[:, :, 0] = buffer[:, :, -1] = 0
-        return
-    buffer[:, 0, 1:-1] = inside[:, halo.north].roll(-halo.shift, 1)
-    buffer[:, -1, 1:-1] = inside[:, halo.south].roll(-halo.shift, 1)
-    buffer[:, :, 0] = buffer[:, :, 1 + halo.west]
-    buffer[:, :, -1] = buffer[:, :, 1 + halo.east]
+    buffer[:, 0, 1:-1] = 0 if halo.zero_north else inside[:, halo.north].roll(-halo.north_shift, 1)
+    buffer[:, -1, 1:-1] = 0 if halo.zero_south else inside[:, halo.south].roll(-halo.south_shift, 1)
+    buffer[:, :, 0] = 0 if halo.zero_columns else buffer[:, :, 1 + halo.west]
+    buffer[:, :, -1] = 0 if halo.zero_columns else buffer[:, :, 1 + halo.east]
 
 
 def fold_halo(buffer: Tensor, halo: Halo) -> None:
@@ -92,10 +88,13 @@ def fold_halo(buffer: Tensor, halo: Halo) -> None:
         triton_kernels().fold_halo(buffer, halo)
         return
     inside = interior(buffer)
-    buffer[:, :, 1 + halo.west] += buffer[:, :, 0]
-    buffer[:, :, 1 + halo.east] += buffer[:, :, -1]
-    inside[:, halo.north] += buffer[:, 0, 1:-1].roll(halo.shift, 1)
-    inside[:, halo.south] += buffer[:, -1, 1:-1].roll(halo.shift, 1)
+    if not halo.zero_columns:
+        buffer[:, :, 1 + halo.west] += buffer[:, :, 0]
+        buffer[:, :, 1 + halo.east] += buffer[:, :, -1]
+    if not halo.zero_north:
+        inside[:, halo.north] += buffer[:, 0, 1:-1].roll(halo.north_shift, 1)
+    if not halo.zero_south:
+        inside[:, halo.south] += buffer[:, -1, 1:-1].roll(halo.south_shift, 1)
 
 
 def pack(state: Tensor, static: Tensor, grid: SphereGrid, channels: int, dtype: torch.dtype) -> Tensor:
@@ -148,17 +147,8 @@ def unpack_gradient(buffer: Tensor, grid: SphereGrid, channels: int) -> Tensor:
     gradient = grid.crop(inside).to(
         accumulator(buffer.dtype), memory_format=torch.contiguous_format, copy=True
     )
-    if grid.zeros or buffer.is_meta:
-        return gradient
-    north, south, _ = grid.margins
-    rows = grid.shape[0]
-    first = 1 if grid.pole_points[0] else 0
-    last = rows - (1 if grid.pole_points[1] else 0)
-    half = grid.half_circle
-    if north:
-        gradient[..., first : first + north, :] += inside[..., :north, :].flip(-2).roll(half, -1)
-    if south:
-        gradient[..., last - south : last, :] += inside[..., north + rows :, :].flip(-2).roll(half, -1)
+    if not buffer.is_meta:
+        grid.fold(gradient, inside)
     return gradient
 
 

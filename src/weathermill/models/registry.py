@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from weathermill.errors import ModelError
+from weathermill.models.boundary import BOUNDARIES, PADDINGS, Edges, choose_edges, edges_from
 
-BOUNDARIES = ("sphere", "zeros")
 NORMS = ("batch", "group", "none")
 TARGETS = ("tendency", "state")
 RESIDUALS = ("persistence", "damped_persistence")
@@ -30,8 +30,14 @@ class ModelConfig:
     depth
         Number of pooling levels, or of SFNO blocks.
     boundary
-        ``"sphere"``: periodic in longitude, across the pole (shifted by 180 degrees) in latitude.
-        ``"zeros"``: zero padding, as in the published baseline.
+        ``"auto"``: edges close where the grid does (periodic in longitude, across the pole, shifted by 180 degrees, in
+        latitude), and the others are padded. ``"sphere"``: the same, of a grid that must cover the globe.
+        ``"replicate"``, ``"reflect"``, ``"zeros"``: every edge is padded so, also where the grid closes; zeros are those
+        of the published baseline.
+    open_edges
+        With ``"auto"``: how edges are padded that do not close.
+    edges
+        What lies beyond each edge, once the grid is known; see `with_edges`.
     norm
         ``"batch"``, ``"group"`` or ``"none"``.
     target
@@ -61,7 +67,9 @@ class ModelConfig:
     name: str = "unet"
     base_channels: int = 64
     depth: int = 3
-    boundary: str = "sphere"
+    boundary: str = "auto"
+    open_edges: str = "replicate"
+    edges: Edges | None = None
     norm: str = "batch"
     target: str = "tendency"
     residual: str = "persistence"
@@ -83,12 +91,14 @@ class ModelConfig:
         object.__setattr__(
             self, "budget_mean", tuple(sorted((str(name), float(rate)) for name, rate in budget))
         )
+        object.__setattr__(self, "edges", edges_from(self.edges))
         if self.zonal_filter is not None and self.zonal_filter < 2:
             raise ModelError(
                 f"Model parameter zonal_filter is {self.zonal_filter}; it is an order of 2 or more."
             )
         for field, value, allowed in (
             ("boundary", self.boundary, BOUNDARIES),
+            ("open_edges", self.open_edges, PADDINGS),
             ("norm", self.norm, NORMS),
             ("target", self.target, TARGETS),
             ("residual", self.residual, RESIDUALS),
@@ -111,6 +121,23 @@ class ModelConfig:
         """Plain dictionary, for JSON."""
         return asdict(self)
 
+    def with_edges(self, latitude: np.ndarray | None, longitude: np.ndarray | None) -> ModelConfig:
+        """Choose what lies beyond the edges of a grid, where it is not chosen yet.
+
+        Parameters
+        ----------
+        latitude, longitude
+            Degrees; the grid is taken to close along one that is None.
+
+        Raises
+        ------
+        ModelError
+            When the boundary is ``"sphere"`` and the grid does not cover the globe.
+        """
+        if self.edges is not None:
+            return self
+        return replace(self, edges=choose_edges(self.boundary, self.open_edges, latitude, longitude))
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Build from a dictionary; unknown keys raise `ModelError`."""
@@ -130,7 +157,7 @@ _NETWORKS: dict[str, Builder] = {}
 def register_network(name: str) -> Callable[[Builder], Builder]:
     """Register a builder ``(config, *, in_channels, out_channels, grid_shape, latitude) -> nn.Module``.
 
-    The module maps (batch, in_channels, latitude, longitude) to (batch, out_channels, latitude, longitude).
+    ``config.edges`` says what lies beyond the edges of the grid. The module maps (batch, in_channels, latitude, longitude) to (batch, out_channels, latitude, longitude).
 
     Parameters
     ----------
@@ -158,6 +185,7 @@ def build_network(
     out_channels: int,
     grid_shape: Sequence[int],
     latitude: np.ndarray | None = None,
+    longitude: np.ndarray | None = None,
 ) -> nn.Module:
     """Build the network that `config` names.
 
@@ -170,8 +198,10 @@ def build_network(
     grid_shape
         (latitudes, longitudes).
     latitude
-        Degrees, descending or ascending; tells whether the poles are grid points. Equally spaced rows without
-        pole points are assumed when it is not given.
+        Degrees, descending or ascending; tells whether the poles are grid points. Equally spaced rows from pole to pole
+        without pole points are assumed when it is not given.
+    longitude
+        Degrees; tells whether the grid goes round the circle, which is assumed when it is not given.
 
     Returns
     -------
@@ -181,7 +211,7 @@ def build_network(
     Raises
     ------
     ModelError
-        When the architecture is unknown or the grid too small for it.
+        When the architecture is unknown, the grid too small for it, or its boundary does not suit the grid.
     """
     _import_own()
     if config.name not in _NETWORKS:
@@ -190,7 +220,7 @@ def build_network(
             remedy="Choose one of these, or register yours with `register_network`.",
         )
     return _NETWORKS[config.name](
-        config,
+        config.with_edges(latitude, longitude),
         in_channels=in_channels,
         out_channels=out_channels,
         grid_shape=tuple(int(n) for n in grid_shape),

@@ -97,8 +97,14 @@ class SFNO(nn.Module):
         latitude: np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        if config.boundary != "sphere":
-            raise ModelError("A spherical Fourier neural operator knows no boundary but the sphere.")
+        edges = config.with_edges(latitude, None).edges
+        if not edges.is_sphere:
+            raise ModelError(
+                "A spherical Fourier neural operator knows no boundary but the sphere; that of this grid is "
+                f"{edges.describe()}.",
+                where="model.name, model.boundary",
+                remedy="Regrid to a global grid (`regrid.target`) with model.boundary auto, or set model.name to unet.",
+            )
         rows, columns = grid_shape
         latitude = 90.0 - (np.arange(rows) + 0.5) * 180.0 / rows if latitude is None else latitude
         # Set by the training step: recompute each block's activations in the backward pass.

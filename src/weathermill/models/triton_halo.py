@@ -12,12 +12,17 @@ from torch import Tensor
 from weathermill.models.sphere import Halo, SphereGrid
 from weathermill.models.triton_launch import channel_block, launch
 
+#: Kinds of edges in kernels; a closed one is periodic or lies beyond a pole.
+CLOSED, ZEROS, REPLICATE, REFLECT = (tl.constexpr(kind) for kind in range(4))
+KINDS = {"zeros": 1, "replicate": 2, "reflect": 3}
+
 
 @triton.jit
 def _fill_halo_kernel(
     buffer_ptr, channels, stride_cell,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH: tl.constexpr, SOUTH: tl.constexpr,
-    WEST: tl.constexpr, EAST: tl.constexpr, SHIFT: tl.constexpr, ZEROS: tl.constexpr,
+    WEST: tl.constexpr, EAST: tl.constexpr, NORTH_SHIFT: tl.constexpr, SOUTH_SHIFT: tl.constexpr,
+    ZERO_NORTH: tl.constexpr, ZERO_SOUTH: tl.constexpr, ZERO_COLUMNS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(1).to(tl.int64)
@@ -33,14 +38,22 @@ def _fill_halo_kernel(
     base = buffer_ptr + n * (ROWS + 2) * width * stride_cell
     target = base + (i * width + j)[:, None] * stride_cell + c[None, :]
     mask = inside[:, None] & (c < channels)[None, :]
-    if ZEROS:
-        tl.store(target, tl.zeros([BLOCK_M, BLOCK_C], dtype=buffer_ptr.dtype.element_ty), mask=mask)
+    column = tl.where(j == 0, WEST, tl.where(j == COLUMNS + 1, EAST, j - 1))
+    row = tl.where(i == 0, NORTH, tl.where(i == ROWS + 1, SOUTH, i - 1))
+    if NORTH_SHIFT == SOUTH_SHIFT:
+        column = tl.where(in_rows, (column + NORTH_SHIFT) % COLUMNS, column)
     else:
-        column = tl.where(j == 0, WEST, tl.where(j == COLUMNS + 1, EAST, j - 1))
-        row = tl.where(i == 0, NORTH, tl.where(i == ROWS + 1, SOUTH, i - 1))
-        column = tl.where(in_rows, (column + SHIFT) % COLUMNS, column)
-        source = base + ((row + 1) * width + column + 1)[:, None] * stride_cell + c[None, :]
-        tl.store(target, tl.load(source, mask=mask, other=0.0), mask=mask)
+        shift = tl.where(i == 0, NORTH_SHIFT, SOUTH_SHIFT)
+        column = tl.where(in_rows, (column + shift) % COLUMNS, column)
+    source = base + ((row + 1) * width + column + 1)[:, None] * stride_cell + c[None, :]
+    known = mask
+    if ZERO_NORTH:
+        known = known & (i != 0)[:, None]
+    if ZERO_SOUTH:
+        known = known & (i != ROWS + 1)[:, None]
+    if ZERO_COLUMNS:
+        known = known & ((j != 0) & (j != COLUMNS + 1))[:, None]
+    tl.store(target, tl.load(source, mask=known, other=0.0), mask=mask)
 
 
 def fill_halo(buffer: Tensor, halo: Halo) -> None:
@@ -52,7 +65,8 @@ def fill_halo(buffer: Tensor, halo: Halo) -> None:
     grid = (triton.cdiv(2 * (columns + 2) + 2 * rows, block_m), n, triton.cdiv(channels, block_c))
     launch(_fill_halo_kernel, grid,
         buffer, channels, channels, rows, columns, halo.north, halo.south, halo.west, halo.east,
-        halo.shift % columns, halo.zeros, block_m, block_c,
+        halo.north_shift % columns, halo.south_shift % columns,
+        halo.zero_north, halo.zero_south, halo.zero_columns, block_m, block_c,
     )  # fmt: skip
 
 
@@ -60,7 +74,8 @@ def fill_halo(buffer: Tensor, halo: Halo) -> None:
 def _fold_halo_kernel(
     buffer_ptr, channels, stride_cell,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, NORTH: tl.constexpr, SOUTH: tl.constexpr,
-    WEST: tl.constexpr, EAST: tl.constexpr, SHIFT: tl.constexpr,
+    WEST: tl.constexpr, EAST: tl.constexpr, NORTH_SHIFT: tl.constexpr, SOUTH_SHIFT: tl.constexpr,
+    ZERO_NORTH: tl.constexpr, ZERO_SOUTH: tl.constexpr, ZERO_COLUMNS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(1).to(tl.int64)
@@ -80,7 +95,15 @@ def _fold_halo_kernel(
     owned = in_rows | ((side < n_columns * ROWS) & (i != NORTH) & (i != SOUTH))
     at_west, at_east = j == WEST, j == EAST
     at_north, at_south = i == NORTH, i == SOUTH
-    k = (j + COLUMNS - SHIFT) % COLUMNS
+    north_k = (j + COLUMNS - NORTH_SHIFT) % COLUMNS
+    south_k = (j + COLUMNS - SOUTH_SHIFT) % COLUMNS
+    # Zeros stand for no cell, so that their gradient goes nowhere.
+    if ZERO_COLUMNS:
+        at_west, at_east = at_west & (j < 0), at_east & (j < 0)
+    if ZERO_NORTH:
+        at_north = at_north & (i < 0)
+    if ZERO_SOUTH:
+        at_south = at_south & (i < 0)
     base = buffer_ptr + n * (ROWS + 2) * width * stride_cell
     channel = (c < channels)[None, :]
     target = base + ((i + 1) * width + j + 1)[:, None] * stride_cell + c[None, :]
@@ -94,12 +117,15 @@ def _fold_halo_kernel(
         else:
             polar = at_north if edge < 5 else at_south
             row = 0 if edge < 5 else ROWS + 1
+            k = north_k if edge < 5 else south_k
             if (edge - 2) % 3 == 0:
                 cell, here = row * width + k + 1, polar
             elif (edge - 2) % 3 == 1:
                 cell, here = row * width + 0 * k, polar & (k == WEST)
             else:
                 cell, here = row * width + COLUMNS + 1 + 0 * k, polar & (k == EAST)
+            if ZERO_COLUMNS and (edge - 2) % 3 != 0:
+                here = here & (j < 0)
         source = base + cell[:, None] * stride_cell + c[None, :]
         total += tl.load(source, mask=(owned & here)[:, None] & channel, other=0.0).to(tl.float32)
     tl.store(target, total.to(buffer_ptr.dtype.element_ty), mask=owned[:, None] & channel)
@@ -114,7 +140,8 @@ def fold_halo(buffer: Tensor, halo: Halo) -> None:
     grid = (triton.cdiv(2 * columns + 2 * rows, block_m), n, triton.cdiv(channels, block_c))
     launch(_fold_halo_kernel, grid,
         buffer, channels, channels, rows, columns, halo.north, halo.south, halo.west, halo.east,
-        halo.shift % columns, block_m, block_c,
+        halo.north_shift % columns, halo.south_shift % columns,
+        halo.zero_north, halo.zero_south, halo.zero_columns, block_m, block_c,
     )  # fmt: skip
 
 
@@ -123,7 +150,8 @@ def _pack_kernel(
     state_ptr, static_ptr, buffer_ptr, n_state, n_static, s_b,
     S_C: tl.constexpr, CHANNELS: tl.constexpr, ALIGN: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    NORTH_MARGIN: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, HALF: tl.constexpr, ZEROS: tl.constexpr,
+    NORTH_MARGIN: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, HALF: tl.constexpr,
+    NORTH: tl.constexpr, SOUTH: tl.constexpr, EAST: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     tiles: tl.constexpr = (ROWS * COLUMNS + BLOCK_P - 1) // BLOCK_P
@@ -149,16 +177,33 @@ def _pack_kernel(
         )
     else:
         row = i - NORTH_MARGIN
-        # Margins lie beyond the poles: rows in reverse, half a circle away.
+        # Rows of margins are those inside in reverse, half a circle away where they lie beyond a pole.
         above, below = row < 0, row >= H
-        source_row = tl.where(above, FIRST - 1 - row, tl.where(below, LAST - 1 - (row - H), row))
-        source_column = tl.where(above | below, (j + HALF) % W, j % W)
-        if ZEROS:
-            inside = (row >= 0) & (row < H) & (j < W)
-            source_row = tl.where(inside, row, 0)
-            source_column = tl.where(inside, j, 0)
+        north_row = FIRST - 1 - row
+        south_row = LAST - 1 - (row - H)
+        if NORTH == REPLICATE:
+            north_row = 0 * row
+        if SOUTH == REPLICATE:
+            south_row = 0 * row + H - 1
+        source_row = tl.where(above, north_row, tl.where(below, south_row, row))
+        if EAST == REPLICATE:
+            source_column = tl.minimum(j, W - 1)
+        elif EAST == REFLECT:
+            source_column = tl.where(j < W, j, 2 * (W - 1) - j)
         else:
-            inside = i < ROWS
+            turned = above | below
+            if NORTH != CLOSED:
+                turned = turned & (row >= 0)
+            if SOUTH != CLOSED:
+                turned = turned & (row < H)
+            source_column = tl.where(turned, (j + HALF) % W, j % W)
+        inside = i < ROWS
+        if NORTH == ZEROS:
+            inside = inside & (row >= 0)
+        if SOUTH == ZEROS:
+            inside = inside & (row < H)
+        if EAST == ZEROS:
+            inside = inside & (j < W)
         cell = source_row * W + source_column
         mask = (c < n_state)[:, None] & inside[None, :]
         values = tl.load(base + c[:, None].to(tl.int64) * S_C + cell[None, :], mask=mask, other=0.0).to(
@@ -197,6 +242,7 @@ def pack(state: Tensor, static: Tensor, grid: SphereGrid, buffer: Tensor) -> Non
     tiles = (buffer.shape[0] * triton.cdiv(rows * columns, block_p), triton.cdiv(channels, block_c))
     launch(_pack_kernel, tiles,
         state, static if static.numel() else buffer, buffer, state.shape[1], static.shape[0], stride_b,
-        stride_c, channels, unit, h, w, rows, columns, grid.margins[0], int(grid.pole_points[0]),
-        h - int(grid.pole_points[1]), grid.half_circle, grid.zeros, block_p, block_c,
+        stride_c, channels, unit, h, w, rows, columns, grid.margins[0], *grid.mirrors, grid.half_circle,
+        *(KINDS.get(edge, 0) for edge in (grid.edges.north, grid.edges.south, grid.edges.longitude)),
+        block_p, block_c,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The reference network: a U-Net (Ronneberger et al., 2015, arXiv:1505.04597) on the sphere."""
+"""The reference network: a U-Net (Ronneberger et al., 2015, arXiv:1505.04597) on the sphere or a part of it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class UNet(nn.Module):
     grid_shape
         (latitudes, longitudes).
     latitude
-        Degrees; tells whether the poles are grid points.
+        Degrees; tells whether the poles are grid points. The grid is taken to go round the circle where `config` does
+        not say what its edges are.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.grid = SphereGrid(grid_shape, config.depth, pole_points(latitude), config.boundary == "zeros")
+        edges = config.with_edges(latitude, None).edges
+        self.grid = SphereGrid(grid_shape, config.depth, pole_points(latitude), edges)
         # Set by the training step: recompute each block's activations in the backward pass.
         self.checkpoint_blocks = False
         # Set by the rollout: keep nothing but the input, in the fast pass.

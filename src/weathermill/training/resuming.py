@@ -38,11 +38,19 @@ def identity(store_identity: str, model: ModelConfig, config: TrainConfig) -> di
     later = {name: values[name] for name in _BINDING_LATER if values[name] != defaults[name]}
     return {
         "store": store_identity,
-        "model": _plain(model.to_dict()),
+        "model": _plain(_model_identity(model)),
         **{name: values[name] for name in (*_BINDING, *_COURSE)},
         _VALIDATION: config.validation_steps,
         **later,
     }
+
+
+def _model_identity(model: ModelConfig) -> dict[str, Any]:
+    """What makes a network another one: its boundary counts as it is for the grid, not as it was asked for."""
+    values = model.to_dict()
+    edges = values.pop("edges")
+    values.pop("open_edges")
+    return {**values, "boundary": model.edges.name} if edges else values
 
 
 def check_identity(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -90,7 +90,7 @@ class Trainer:
         )
         self.spikes = SpikeGuard(config.skip_spikes)
         self.meter = StarvationMeter(self.feed, self.step.optimiser, device)
-        self.identity = identity(store.manifest["identity"], model_config, config)
+        self.identity = identity(store.manifest["identity"], self.forecaster.config, config)
         self.digests = {} if checkpoints is None else checkpoints.digests
         self.phases = go_on((), 0, 0, self.identity, self.digests)
 

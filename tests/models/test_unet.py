@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from weathermill.errors import ModelError
+from weathermill.models.boundary import Edges
 from weathermill.models.layers import batch_norm_after_bias
 from weathermill.models.registry import ModelConfig, available_networks, build_network, register_network
 
@@ -29,7 +30,7 @@ def test_the_reference_network_has_the_published_number_of_parameters():
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (9, 11), (13, 8), (31, 60), (33, 61), (8, 17)])
-@pytest.mark.parametrize("boundary", ["sphere", "zeros"])
+@pytest.mark.parametrize("boundary", ["sphere", "zeros", "replicate", "reflect"])
 def test_any_grid_from_eight_by_eight_keeps_its_size_and_trains(shape, boundary):
     network = unet(shape, boundary=boundary)
     y = network(torch.randn(2, 5, *shape))
@@ -123,6 +124,7 @@ def test_the_registry_names_what_there_is():
         ModelConfig.from_dict({"widht": 3})
     for wrong in (
         {"boundary": "torus"},
+        {"open_edges": "periodic"},
         {"norm": "layer"},
         {"target": "flux"},
         {"depth": 0},
@@ -148,13 +150,17 @@ def test_a_registered_network_is_built_with_the_sizes():
         ((16, 24), 2, "sphere", False),
         ((8, 8), 3, "sphere", True),
         ((17, 18), 2, "zeros", True),
+        ((17, 18), 2, "replicate", False),
+        ((19, 21), 3, "reflect", False),
+        ((13, 16), 2, Edges("pole", "replicate", "periodic"), True),
+        ((13, 16), 2, Edges("reflect", "pole", "periodic"), False),
     ],
 )
 @pytest.mark.parametrize("recompute", [False, True])
 def test_the_fast_pass_is_the_network_that_autograd_differentiates(shape, depth, boundary, poles, recompute):
+    edges = {"edges": boundary} if isinstance(boundary, Edges) else {"boundary": boundary}
     networks = [
-        unet(shape, channels=6, base_channels=8, depth=depth, boundary=boundary, poles=poles).double()
-        for _ in range(2)
+        unet(shape, channels=6, base_channels=8, depth=depth, poles=poles, **edges).double() for _ in range(2)
     ]
     networks[1].load_state_dict(networks[0].state_dict())
     networks[1].checkpoint_blocks = recompute

@@ -158,6 +158,32 @@ def choose_edges(
     return edges
 
 
+def boundary_text(boundary: str, edges: Edges, latitude: np.ndarray, longitude: np.ndarray) -> str:
+    """Say what was asked for and what lies beyond each edge of a grid, and which edges that would close do not.
+
+    Parameters
+    ----------
+    boundary
+        As of `choose_edges`.
+    edges
+        What it chose.
+    latitude, longitude
+        See `edges_of_grid`.
+    """
+    text = f"{boundary}: {edges.describe()}"
+    closing = edges_of_grid(latitude, longitude, "zeros")
+    cut = [
+        name
+        for name, kind, natural in (
+            ("across the north pole", edges.north, closing.north),
+            ("across the south pole", edges.south, closing.south),
+            ("round the circle", edges.longitude, closing.longitude),
+        )
+        if natural in (POLE, PERIODIC) and kind != natural
+    ]
+    return f"{text}, though the grid goes on {' and '.join(cut)}" if cut else text
+
+
 def edges_from(values: Edges | Mapping[str, Any] | None) -> Edges | None:
     """Build edges from what `Edges.to_dict` gave."""
     return Edges(**values) if isinstance(values, Mapping) else values

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from weathermill.errors import ModelError
 from weathermill.extent import is_globe
 from weathermill.models.advance import advance_padded
-from weathermill.models.boundary import SPHERE, Edges
+from weathermill.models.boundary import SPHERE, Edges, boundary_text
 from weathermill.models.constraint_choice import make_constraints
 from weathermill.models.files import CONFIG_FILE, read_model, write_model
 from weathermill.models.missing import MissingValues
@@ -142,6 +142,11 @@ class Forecaster(nn.Module):
     def grid_shape(self) -> tuple[int, int]:
         """(latitudes, longitudes)."""
         return len(self.latitude), len(self.longitude)
+
+    @property
+    def boundary(self) -> str:
+        """What lies beyond the edges of the grid, in words."""
+        return boundary_text(self.config.boundary, self.config.edges, self.latitude, self.longitude)
 
     @property
     def error_scale(self) -> Tensor:

@@ -108,6 +108,8 @@ def model_facts(model: Forecaster) -> dict[str, Any]:
     config = {
         name: value for name, value in model.config.to_dict().items() if value not in (None, [], (), {})
     }
+    config = {k: v for k, v in config.items() if k not in ("edges", "open_edges")}
+    config["boundary"] = model.boundary
     constraints = {name: config.pop(name) for name in CONSTRAINTS if name in config}
     parameters = sum(p.numel() for p in model.network.parameters())
     active = {name: value for name, value in constraints.items() if value is not False}

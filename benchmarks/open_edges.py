@@ -105,13 +105,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source")
     parser.add_argument("--variable", default="2m_temperature")
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--depth", type=int, default=3)
     parser.add_argument("--base", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--rollout", type=int, default=1)
+    parser.add_argument("--rollout", type=int, default=3)
     parser.add_argument("--paddings", nargs="+", default=list(PADDINGS), choices=PADDINGS)
-    parser.add_argument("--leads", type=int, nargs="+", default=[1, 6], help="In time steps.")
+    parser.add_argument("--leads", type=int, nargs="+", default=[1, 6, 12], help="In time steps.")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = write_store(Path(folder) / "store", a.source, a.variable)
@@ -122,6 +122,7 @@ def main() -> None:
                     epochs=a.epochs,
                     batch_size=16,
                     learning_rate=2e-3,
+                    weight_decay=0.05,
                     schedule="cosine",
                     rollout=(1,) * (a.epochs - a.epochs // 4) + (a.rollout,),
                     seed=seed,

@@ -17,7 +17,8 @@ from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig, build_network
 from weathermill.models.sphere import SphereGrid
 from weathermill.tensors.channels import Channel, ChannelTable
-from weathermill.training.config import TrainConfig, check_identity, identity
+from weathermill.training.config import TrainConfig
+from weathermill.training.resuming import check_identity, identity
 
 AROUND = np.arange(0.0, 360.0, 10.0)
 GAUSSIAN = np.rad2deg(np.arcsin(np.polynomial.legendre.leggauss(32)[0]))[::-1]

@@ -167,3 +167,17 @@ def test_decoding_leaves_what_is_no_time(make_source):
     assert decoded([0.0, 1.0], "days since 2000-01-01", "360_day").values[1] == cftime.datetime(
         2000, 1, 2, calendar="360_day"
     )
+
+
+@pytest.mark.parametrize(("share", "place"), [(0.0, "beginning"), (0.5, "middle"), (1.0, "end")])
+def test_means_over_time_are_told_with_the_place_of_their_times(make_source, share, place):
+    source = make_source(levels=None, names=("t2m",), step_hours=24)
+    source["t2m"].attrs["cell_methods"] = "area: mean time: mean"
+    length = np.timedelta64(24, "h")
+    start = source.time.values - (length * share).astype("timedelta64[h]")
+    source["time"].attrs["bounds"] = "time_bnds"
+    source["time_bnds"] = (("time", "bnds"), np.stack([start, start + length], axis=1))
+    findings: list[Finding] = []
+    canonicalise([source], surface_variables=["2m_temperature"], findings=findings)
+    expected = f"t2m hold the mean over an interval of time, no states at a time; it is 24 h long, and times are at its {place}"
+    assert any(expected in finding.message for finding in findings)

@@ -26,6 +26,7 @@ from weathermill.fields.horizontal import in_degrees
 from weathermill.fields.leads import to_valid_times
 from weathermill.fields.timeaxis import first_text, missing_times
 from weathermill.fields.timecoding import unblurred
+from weathermill.fields.timemeans import tell_means
 
 _AXES = (TIME, LEVEL, LATITUDE, LONGITUDE)
 _INSTEAD = {
@@ -100,6 +101,7 @@ def arrange(
     dataset = to_valid_times(dataset, source, options.units, findings)
     dataset = _without_missing_times(dataset, source, findings)
     _tell_scalar_times(dataset, source, findings)
+    tell_means(dataset, source, findings)
     for axis in (LATITUDE, LONGITUDE):
         name = find_coordinate(dataset, axis)
         if name is not None:

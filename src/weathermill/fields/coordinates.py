@@ -66,6 +66,9 @@ _ANGLE_UNITS = {
 _SAID = ("units", "standard_name")
 _PROJECTED = ("grid_latitude", "grid_longitude", "projection_x_coordinate", "projection_y_coordinate")
 
+#: What is added to the names of dimensions that are called as axes are, and are none.
+OF_FILE = "_of_file"
+
 #: Attribute of a standardised dataset: dimension -> (what is wrong with fields on it, remedy), of other levels than
 #: pressures.
 VERTICAL = "weathermill_other_levels"
@@ -338,7 +341,7 @@ def standardise(
     dataset = dataset.drop_vars(dropped)
     # Levels of another kind, and dimensions that say nothing, do not bear the names that axes have here.
     taken = {
-        dim: f"{dim}_of_file"
+        dim: f"{dim}{OF_FILE}"
         for dim in map(str, dataset.dims)
         if dim in _AXES and dim not in renames and (found[dim] is not None or dim in others)
     }

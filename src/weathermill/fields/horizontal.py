@@ -10,6 +10,8 @@ import xarray as xr
 from weathermill.errors import CoordinateError
 
 _RADIANS = re.compile(r"^rad(ian)?s?([_ ](north|east))?$")
+# Rows and columns of maps that are compared with axes.
+_SAMPLE = 100
 _DEGREES = re.compile(r"deg|°|º", re.IGNORECASE)
 
 
@@ -93,12 +95,16 @@ def describes_the_same(
 ) -> bool:
     """Return whether maps of latitude and longitude say the same as one-dimensional axes along their dimensions.
 
-    They do to a thousandth of a degree, and to whole turns of longitude.
+    They do to a thousandth of a degree, and to whole turns of longitude. Of large maps a sample is read.
     """
+    sample = {
+        dim: np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int))
+        for dim, n in latitudes.sizes.items()
+    }
     scale = [np.pi / 180.0 if is_radian(v.attrs.get("units", "")) else 1.0 for v in (latitude, latitudes)]
     for axis, maps, turn in ((latitude, latitudes, False), (longitude, longitudes, True)):
-        values = np.asarray(axis.values, dtype=np.float64) / scale[0]
-        wide = np.asarray(maps.values, dtype=np.float64) / scale[1]
+        values = np.asarray(axis.values, dtype=np.float64)[sample[axis.dims[0]]] / scale[0]
+        wide = np.asarray(maps.isel(sample).values, dtype=np.float64) / scale[1]
         shape = [-1 if dim == axis.dims[0] else 1 for dim in maps.dims]
         apart = wide - values.reshape(shape)
         if turn:

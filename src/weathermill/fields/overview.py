@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import WeathermillError
-from weathermill.fields.choices import Choice, SourceOptions
+from weathermill.fields.choices import Choice, SourceOptions, is_lead
 from weathermill.fields.findings import Finding
 from weathermill.fields.geometry import has_pole_points, is_global_longitude
 from weathermill.fields.survey import ONE_CALENDAR, Source, calendar_fault
@@ -193,7 +193,7 @@ def _to_choose(surveyed: Sequence[Source]) -> dict[str, Choice]:
                 continue
             for dim in map(str, offer.array.dims):
                 choice = source.arranged.choices.get(dim)
-                if choice is not None and choice.kind in ("lead", "member"):
+                if choice is not None and (choice.kind in ("lead", "member") or is_lead(dim, None)):
                     choices.setdefault(dim, choice)
     return choices
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.fields.choices import FILE_NAME, Choice
-from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME, VERTICAL
+from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, OF_FILE, TIME, VERTICAL
 from weathermill.fields.findings import Finding
 from weathermill.fields.vocabulary import (
     ALONG_GRID,
@@ -199,7 +199,8 @@ def _offer(
             problem, remedy = f"it has {choice.what}", choice.remedy
         else:
             problem = (
-                f"it has the dimension {dim!r} of length {array.sizes[dim]} beside time, level and place"
+                f"it has the dimension {dim.removesuffix(OF_FILE)!r} of length {array.sizes[dim]} beside time,"
+                " level and place"
             )
     if LEVEL in array.dims:
         if LEVEL in dataset.coords:

@@ -243,6 +243,13 @@ class ReproductionError(WeathermillError):
     default_remedy = "Bring back the sources and the commit that the message names."
 
 
+class TrackingError(WeathermillError):
+    """MLflow's address, database, experiment or run is not one that can be recorded to, or a run is unknown."""
+
+    code = "WM901"
+    default_remedy = "Correct `tracking_uri` or `experiment` in conf/<env>/mlflow.yml; `enabled: false` there records nothing."
+
+
 class VerificationError(WeathermillError):
     """Forecasts cannot be scored, or scores not compared: shapes, channels, lead or initial times do not fit."""
 

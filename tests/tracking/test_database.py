@@ -10,11 +10,17 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import mlflow
 import pytest
+from alembic import command
+from alembic.config import Config
 
-from weathermill.tracking import database
+from weathermill.errors import TrackingError
+from weathermill.tracking import database, runs
+from weathermill.tracking.answers import explain
+from weathermill.tracking.settings import TrackingSettings
 from weathermill.tracking.tracker import MLflowTracker
 
 MAKE = """
@@ -86,3 +92,97 @@ def test_a_lock_is_noticed_soon_and_what_was_to_be_told_waits(made_database, mon
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////nowhere/runs.db"])
 def test_what_is_no_file_is_not_looked_at(uri):
     database.require_unlocked(uri)
+
+
+def revision(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute("select version_num from alembic_version").fetchone()[0]
+
+
+@pytest.fixture
+def aged(made_database, tmp_path):
+    """A database of an older MLflow, with a run: the newest migration is undone."""
+    path = shutil.copy(made_database, tmp_path / "runs.db")
+    run = mlflow.MlflowClient(f"sqlite:///{path}").create_run("0").info.run_id
+    config = Config()
+    config.set_main_option("script_location", str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    config.set_main_option("sqlalchemy.url", f"sqlite:///{path}")
+    before = revision(path)
+    # Some of MLflow's migrations cannot be undone; then only the mark is set back, and nothing is to do again.
+    try:
+        command.downgrade(config, "-1")
+    except Exception:
+        pytest.skip("the installed MLflow cannot undo its newest migration")
+    assert revision(path) != before
+    return path, run
+
+
+def test_an_older_database_of_the_project_is_copied_before_it_is_migrated(aged, tmp_path, caplog):
+    path, run = aged
+    old, uri = revision(path), f"sqlite:///{path}"
+    database.require_schema(uri, tmp_path)
+    copy = tmp_path / f"runs.db.before-{old}"
+    assert revision(copy) == old and revision(path) == database._revisions()[-1]
+    assert f"copied to {copy}" in caplog.text
+    assert mlflow.MlflowClient(uri).get_run(run).info.run_id == run
+    with contextlib.closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("select run_uuid from runs").fetchall() == [(run,)]
+    database.require_schema(uri, tmp_path)
+    assert sorted(p.name for p in tmp_path.glob("*.before-*")) == [copy.name]
+
+
+def test_an_older_database_that_others_may_use_is_left_to_them(aged, tmp_path):
+    path, _ = aged
+    before, project = path.read_bytes(), tmp_path / "project"
+    project.mkdir()
+    with pytest.raises(TrackingError, match="outside of the project") as refused:
+        database.require_schema(f"sqlite:///{path}", project)
+    assert (
+        f"`mlflow db upgrade sqlite:///{path}`" in refused.value.remedy and ".backup" in refused.value.remedy
+    )
+    assert path.read_bytes() == before and sorted(p.name for p in tmp_path.glob("*")) == [
+        "project",
+        "runs.db",
+    ]
+
+
+def test_a_newer_database_is_refused_by_name(made_database, tmp_path):
+    path = shutil.copy(made_database, tmp_path / "runs.db")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("update alembic_version set version_num = 'fedcba987654'")
+        connection.commit()
+    with pytest.raises(TrackingError, match=r"newer schema \(fedcba987654\) than the installed MLflow"):
+        database.require_schema(f"sqlite:///{path}", tmp_path)
+    assert revision(path) == "fedcba987654"
+
+
+def test_a_file_that_is_not_mlflows_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "stations.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("create table stations (name text)")
+        connection.commit()
+    before = path.read_bytes()
+    settings = TrackingSettings(tracking_uri=f"sqlite:///{path}")
+    with pytest.raises(TrackingError, match="tables that are not MLflow's"):
+        runs.connect(settings, tmp_path)
+    assert path.read_bytes() == before
+    path.write_bytes(b"CDF\x01" * 300)
+    with pytest.raises(TrackingError, match="no SQLite database"):
+        runs.connect(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("database is locked", "the database is locked by another process"),
+        ("attempt to write a readonly database", "the database is read-only"),
+        ("database or disk is full", "the disk of the database is full"),
+        ("unable to open database file", "the database cannot be opened"),
+        ("database disk image is malformed", "the database is damaged"),
+    ],
+)
+def test_what_sqlite_says_is_told_as_such_and_not_as_silence(said, reason):
+    wrapped = mlflow.exceptions.MlflowException(f"(sqlite3.OperationalError) {said} [SQL: ...]")
+    for error in (sqlite3.OperationalError(said), wrapped):
+        answer = explain(error)
+        assert answer.reason == reason and answer.remedy and not answer.final

@@ -185,9 +185,9 @@ def test_the_logged_model_takes_physical_units(finished, run):
 
 
 def test_the_alias_points_to_the_runs_model(run):
-    version = mlflow.MlflowClient().get_model_version_by_alias("weathermill", "newest")
+    version = mlflow.MlflowClient().get_model_version_by_alias("weathermill-sample", "newest")
     assert version.run_id == run["run_id"]
-    loaded = mlflow.pyfunc.load_model("models:/weathermill@newest")
+    loaded = mlflow.pyfunc.load_model("models:/weathermill-sample@newest")
     assert set(loaded.metadata.metadata["channel"]) == CHANNELS
 
 

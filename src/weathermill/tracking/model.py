@@ -1,8 +1,8 @@
-"""Logging a trained network as an MLflow model, and registering it."""
+"""Logging a trained network as an MLflow model."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,6 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 from weathermill.forecasting.forcings import is_computable
 from weathermill.models.forecaster import read_metadata
-
-logger = logging.getLogger(__name__)
 
 EXAMPLE_BYTES = 2 * 2**20
 
@@ -76,8 +74,7 @@ def log_model(
     n_output: int,
     grid_shape: tuple[int, int],
     example: Any = None,
-    registered_model_name: str | None = None,
-    alias: str | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> str:
     """Log the network saved in ``folder`` to the active run, loadable with ``mlflow.pyfunc.load_model``.
 
@@ -92,13 +89,13 @@ def log_model(
     example
         One state (1, channel, latitude, longitude) in physical units; left out when it is larger than 2 MB,
         because MLflow keeps examples as JSON text.
-    registered_model_name, alias
-        As what the model is registered, and the alias that then points to it; null does not register it.
+    tags
+        Of the logged model.
 
     Returns
     -------
     str
-        The model's URI.
+        The model's id.
     """
     names = ("torch", "numpy", "safetensors", "mlflow")
     requirements = [f"{name}=={metadata.version(name).split('+')[0]}" for name in names]
@@ -112,34 +109,6 @@ def log_model(
         input_example=example,
         metadata=describe(folder),
         pip_requirements=[*requirements, f"weathermill=={metadata.version('weathermill')}"],
+        tags=dict(tags or {}),
     )
-    if registered_model_name is not None:
-        register(logged.model_uri, registered_model_name, alias)
-    return logged.model_uri
-
-
-def register(model_uri: str, name: str, alias: str | None = None) -> str | None:
-    """Register a logged model as the newest version of ``name`` and point an alias to it.
-
-    A registry that is not there, or refuses, is told and loses nothing: the model itself is logged.
-
-    Returns
-    -------
-    str or None
-        The version.
-    """
-    client = mlflow.MlflowClient()
-    try:
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(
-                name, description="Forecast networks, one version for each training."
-            )
-        version = mlflow.register_model(model_uri, name).version
-        if alias is not None:
-            client.set_registered_model_alias(name, alias, version)
-    except Exception as error:
-        logger.warning("The model is logged, but MLflow did not register it as %s: %s", name, error)
-        return None
-    where = f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"
-    logger.info("Registered as version %s of %s: %s", version, name, where)
-    return str(version)
+    return logged.model_id

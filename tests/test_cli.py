@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from weathermill.cli import main
 from weathermill.errors import ReproductionError
-from weathermill.tracking import reproduction, tracker
+from weathermill.tracking import delivery, reproduction
 
 PROJECT = Path(__file__).resolve().parents[1]
 LAYOUTS = Path(__file__).parent / "data" / "layouts"
@@ -86,9 +86,12 @@ def test_the_record_of_an_environment_is_asked_where_one_is_named(tmp_path, monk
         raise ReproductionError("enough")
 
     monkeypatch.setattr(reproduction, "look_up", look_up)
-    monkeypatch.setattr(
-        tracker, "synchronise", lambda settings, path: (asked.append(settings.tracking_uri), ["a"])[1:] * 2
-    )
+
+    def synchronise(settings, path, **_):
+        asked.append(settings.tracking_uri)
+        return delivery.Delivery(complete=["a"])
+
+    monkeypatch.setattr(delivery, "synchronise", synchronise)
     for words in ([], ["--env=other"]):
         result = run(*command, *words)
         assert ("enough" if command[0] == "reproduce" else "1 runs are complete now") in result.output

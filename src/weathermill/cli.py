@@ -217,12 +217,12 @@ def _remake(damaged: list[Finding]) -> str | None:
 @_plainly
 def reproduce(run_id: str, execute: bool, env: str | None) -> None:
     """Tell the command and configuration that made an MLflow run; refuse where its sources or code have changed."""
+    from weathermill.tracking.environment import current_settings
     from weathermill.tracking.reproduction import compare_metrics, look_up, make_again
-    from weathermill.tracking.settings import tracking_settings
 
     with _session(env) as session:
         context = session.load_context()
-        project, settings = context.project_path, tracking_settings(dict(context.config_loader["mlflow"]))
+        project, settings = context.project_path, current_settings(dict(context.config_loader["mlflow"]))
     found = look_up(run_id, settings, project)
     click.echo(found.text())
     found.require_unchanged()
@@ -238,21 +238,27 @@ def reproduce(run_id: str, execute: bool, env: str | None) -> None:
 
 @main.command()
 @click.option("--env", "-e", default=None, help="The environment (conf/<env>) whose mlflow.yml to use.")
+@click.option("--retry-refused", is_flag=True, help="Try what MLflow has refused for good once more.")
 @_plainly
-def sync(env: str | None) -> None:
-    """Tell MLflow what it did not take while it did not answer, and which runs were killed."""
-    from weathermill.tracking.pending import FOLDER
-    from weathermill.tracking.settings import tracking_settings
-    from weathermill.tracking.tracker import synchronise
+def sync(env: str | None, retry_refused: bool) -> None:
+    """Tell MLflow what it did not take, and which runs were killed; exit with 1 where something is left."""
+    from weathermill.tracking.delivery import synchronise
+    from weathermill.tracking.environment import current_settings
 
     with _session(env) as session:
         context = session.load_context()
-        project, settings = context.project_path, tracking_settings(dict(context.config_loader["mlflow"]))
-    complete, killed = synchronise(settings, project)
-    left = len(list((project / FOLDER).glob("*/")))
-    click.echo(f"{len(complete)} runs are complete now; {left} still wait")
-    if killed:
-        click.echo(f"{len(killed)} runs of processes that are gone are marked KILLED")
+        project, settings = context.project_path, current_settings(dict(context.config_loader["mlflow"]))
+    delivery = synchronise(settings, project, retry_refused=retry_refused)
+    click.echo(f"{len(delivery.complete)} runs are complete now; {len(delivery.left)} still wait")
+    if delivery.killed:
+        click.echo(f"{len(delivery.killed)} runs of processes that are gone are marked KILLED")
+    for left in delivery.left:
+        for line in left.lines():
+            click.echo(line)
+    if delivery.fault:
+        click.secho(delivery.fault, fg="red", err=True)
+    if not delivery.all_told:
+        sys.exit(1)
 
 
 @main.command()
@@ -357,13 +363,13 @@ def compare(
     from weathermill.errors import VerificationError
     from weathermill.tracking import runs
     from weathermill.tracking.comparison import compare_runs
-    from weathermill.tracking.settings import tracking_settings
+    from weathermill.tracking.environment import current_settings
     from weathermill.verification.summary import comparison_summary
 
     project = _project()
     with _session(env) as session:
         configuration = session.load_context().config_loader
-    runs.connect(tracking_settings(dict(configuration["mlflow"])), project)
+    runs.connect(current_settings(dict(configuration["mlflow"])), project)
     comparison = compare_runs(
         run_a,
         run_b,

@@ -23,6 +23,7 @@ from mlflow.entities import Run
 from weathermill.cases import require_case, unread_local_files
 from weathermill.configuration import check_configuration
 from weathermill.datasets import CheckpointsDataset, ForecasterDataset
+from weathermill.errors import TrackingError
 from weathermill.faults import known_error, note_node
 from weathermill.incremental.hook import IncrementalHook
 from weathermill.incremental.plan import output_path
@@ -30,10 +31,13 @@ from weathermill.incremental.records import read_record
 from weathermill.parameters import Parameters, validate_parameters
 from weathermill.redaction import hide_credentials, hide_named, redact
 from weathermill.tracking import runs
+from weathermill.tracking.answers import Answer, explain
+from weathermill.tracking.delivery import send_left_overs
+from weathermill.tracking.environment import current_settings
 from weathermill.tracking.pending import FOLDER, synced_runs
 from weathermill.tracking.reproduction import DESCRIPTION, command_of, description_of
-from weathermill.tracking.settings import TrackingSettings, tracking_settings
-from weathermill.tracking.tracker import MLflowTracker, send_left_overs
+from weathermill.tracking.settings import TrackingSettings
+from weathermill.tracking.tracker import LOCAL_PREFIX, MLflowTracker
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +149,7 @@ class MLflowHook:
         """Read ``mlflow.yml`` and the parameters."""
         self._project = Path(context.project_path)
         self._environment = context.config_loader.environment
-        self._settings = tracking_settings(_configuration(context, "mlflow"))
+        self._settings = current_settings(_configuration(context, "mlflow"))
         self._raw_parameters = dict(context.config_loader["parameters"])
         self._parameters = validate_parameters(self._raw_parameters)
 
@@ -184,26 +188,43 @@ class MLflowHook:
         self._log_upstream(pipeline)
 
     def _begin(self, name: str, tags: dict[str, str], continue_run: str | None) -> MLflowTracker:
-        """Begin a run on the server; locally where it does not answer, because no work may wait for it."""
+        """Begin a run in MLflow; locally where that cannot be now, because no work may wait for it.
+
+        Raises
+        ------
+        TrackingError
+            If the configuration names something that can never be recorded to.
+        """
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)
                 experiment_id = runs.connect(self._settings, self._project)
             send_left_overs(self._settings, self._project)
             runs.close_abandoned(experiment_id)
-            self._run = run = runs.start(experiment_id, name=name, tags=tags, continue_run=continue_run)
+            if self._settings.run_id is not None:
+                self._run = run = runs.attach(self._settings.run_id, tags)
+            else:
+                continue_run = synced_runs(self._project).get(continue_run, continue_run)
+                self._run = run = runs.start(experiment_id, name=name, tags=tags, continue_run=continue_run)
             self._tracker = MLflowTracker(run.info.run_id, project=self._project, settings=self._settings)
             logger.info("MLflow run %s (%s)", run.info.run_name, run.info.run_id)
             return self._tracker
+        except TrackingError:
+            raise
         except Exception as error:
-            logger.warning(
-                "MLflow does not answer; the run is kept in %s and told later: %s",
-                self._project / FOLDER,
-                error,
-            )
-            if continue_run is not None:
-                return MLflowTracker(continue_run, project=self._project, settings=self._settings)
-            return MLflowTracker.begin_locally(self._settings, self._project, name=name, tags=tags)
+            answer = explain(error)
+            logger.warning(answer.text(f"the run is kept in {self._project / FOLDER} and told later"))
+            return self._begin_locally(name, tags, continue_run, answer)
+
+    def _begin_locally(
+        self, name: str, tags: dict[str, str], continue_run: str | None, reason: Answer
+    ) -> MLflowTracker:
+        known = self._settings.run_id or continue_run
+        if known is not None and (known == self._settings.run_id or known.startswith(LOCAL_PREFIX)):
+            return MLflowTracker(known, project=self._project, settings=self._settings)
+        return MLflowTracker.begin_locally(
+            self._settings, self._project, name=name, tags=tags, continue_run=continue_run, reason=reason
+        )
 
     def _training(self, pipeline: Pipeline) -> str:
         """Fingerprint of what this run will train, or nothing where it will not."""

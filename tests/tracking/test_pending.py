@@ -10,9 +10,11 @@ import mlflow
 import pytest
 
 from weathermill.tracking import operations, runs
+from weathermill.tracking.answers import explain
+from weathermill.tracking.delivery import Delivery, send_left_overs, synchronise
 from weathermill.tracking.pending import FOLDER, Pending, synced_runs
 from weathermill.tracking.settings import TrackingSettings
-from weathermill.tracking.tracker import MLflowTracker, send_left_overs, synchronise
+from weathermill.tracking.tracker import MLflowTracker
 
 SETTINGS = TrackingSettings(tracking_uri="sqlite:///runs.db", artifact_location="artifacts")
 
@@ -81,7 +83,7 @@ def test_what_a_dead_process_kept_is_told_by_the_next_run(server, tmp_path):
     tracker.log_metrics({"loss": 3.0}, 7)
     tracker.end("FINISHED")
     server.up = True
-    assert send_left_overs(SETTINGS, tmp_path) == [tracker.run_id]
+    assert send_left_overs(SETTINGS, tmp_path).complete == [tracker.run_id]
     assert steps(tracker.run_id) == [7]
     assert mlflow.get_run(tracker.run_id).info.status == "FINISHED"
     assert not list((tmp_path / FOLDER).iterdir())
@@ -95,12 +97,12 @@ def test_a_run_begun_without_the_server_is_made_later_once(server, tmp_path):
     tracker.log_metrics({"loss": 1.0}, 4)
     tracker.end("FINISHED")
     server.up = True
-    (run_id,) = send_left_overs(SETTINGS, tmp_path)
+    (run_id,) = send_left_overs(SETTINGS, tmp_path).complete
     run = mlflow.get_run(run_id)
     assert run.data.params == {"seed": "3"} and run.data.tags["local_run_id"] == local
     assert run.info.status == "FINISHED" and steps(run_id) == [4]
     assert synced_runs(tmp_path) == {local: run_id}
-    assert send_left_overs(SETTINGS, tmp_path) == []
+    assert send_left_overs(SETTINGS, tmp_path).complete == []
 
 
 def test_a_kill_while_telling_tells_nothing_twice(server, tmp_path):
@@ -111,11 +113,11 @@ def test_a_kill_while_telling_tells_nothing_twice(server, tmp_path):
     calls = tmp_path / FOLDER / tracker.run_id / "calls.jsonl"
     before = calls.read_text()
     server.up = True
-    (run_id,) = send_left_overs(SETTINGS, tmp_path)
+    (run_id,) = send_left_overs(SETTINGS, tmp_path).complete
     calls.parent.mkdir()
     # The file as it was when all was told but not yet struck, and a line cut short by the kill.
     calls.write_text(before + '{"op": "met')
-    assert send_left_overs(SETTINGS, tmp_path) == [run_id]
+    assert send_left_overs(SETTINGS, tmp_path).complete == [run_id]
     assert steps(run_id) == [4]
     assert len(mlflow.search_runs([server.experiment])) == 1
 
@@ -125,7 +127,7 @@ def test_a_folder_that_a_process_is_at_work_on_is_left_alone(server, tmp_path):
     server.up = False
     tracker.set_tags({"a": "b"})
     server.up = True
-    assert send_left_overs(SETTINGS, tmp_path) == []
+    assert send_left_overs(SETTINGS, tmp_path).complete == []
     assert not Pending(tmp_path / FOLDER / tracker.run_id).usable
 
 
@@ -171,10 +173,12 @@ def test_a_closed_port_is_told_apart_from_a_refusal(tmp_path, monkeypatch):
     client = mlflow.MlflowClient(f"http://127.0.0.1:{port}")
     with pytest.raises(Exception, match=r"refused|Max retries") as caught:
         client.get_run("a" * 32)
-    assert not operations.is_permanent(caught.value)
+    assert (
+        explain(caught.value).reason.startswith("MLflow does not answer") and not explain(caught.value).final
+    )
     with pytest.raises(mlflow.exceptions.MlflowException) as caught:
         mlflow.MlflowClient(f"sqlite:///{tmp_path / 'runs.db'}").get_run("a" * 32)
-    assert operations.is_permanent(caught.value)
+    assert explain(caught.value).final
 
 
 def test_operations_are_plain_json(server, tmp_path):
@@ -198,7 +202,7 @@ def test_a_store_that_cannot_even_be_opened_stops_nothing(server, tmp_path, monk
     assert tracker.last_step("loss") == 4
     tracker.end("FINISHED")
     monkeypatch.undo()
-    (run_id,) = send_left_overs(SETTINGS, tmp_path)
+    (run_id,) = send_left_overs(SETTINGS, tmp_path).complete
     assert steps(run_id) == [4]
 
 
@@ -213,27 +217,28 @@ def test_what_waits_for_another_store_is_left_to_it(server, tmp_path, caplog):
     server.up = True
     other = TrackingSettings(tracking_uri="sqlite:///other.db", artifact_location="artifacts")
     with caplog.at_level("INFO"):
-        assert send_left_overs(other, tmp_path) == []
+        assert send_left_overs(other, tmp_path).complete == []
     assert "waits for another tracking store" in caplog.text
     # Asked to, one that no store knows is told here.
-    (told,), killed = synchronise(other, tmp_path)
-    assert mlflow.get_run(told).data.tags["local_run_id"] == local._first_id and killed == []
+    delivery = synchronise(other, tmp_path)
+    (told,) = delivery.complete
+    assert mlflow.get_run(told).data.tags["local_run_id"] == local._first_id and delivery.killed == []
     runs.connect(SETTINGS, tmp_path)
-    assert send_left_overs(SETTINGS, tmp_path) == [tracker.run_id]
+    assert send_left_overs(SETTINGS, tmp_path).complete == [tracker.run_id]
     assert steps(tracker.run_id) == [4]
 
 
 def test_runs_of_dead_processes_are_closed_by_synchronising(server, tmp_path):
     tags = {**runs.process_tags(), "process.started": "1.0"}
     run = runs.start(server.experiment, name="all", tags=tags)
-    assert synchronise(SETTINGS, tmp_path) == ([], [run.info.run_id])
+    assert synchronise(SETTINGS, tmp_path) == Delivery(killed=[run.info.run_id])
     assert mlflow.get_run(run.info.run_id).info.status == "KILLED"
 
 
-def test_synchronising_with_a_server_that_is_down_raises_nothing(server, tmp_path, monkeypatch, caplog):
+def test_synchronising_with_a_server_that_is_down_raises_nothing(server, tmp_path, monkeypatch):
     def down(*_):
         raise ConnectionError("server down")
 
     monkeypatch.setattr(runs, "connect", down)
-    assert synchronise(SETTINGS, tmp_path) == ([], [])
-    assert "server down" in caplog.text
+    delivery = synchronise(SETTINGS, tmp_path)
+    assert delivery.fault.startswith("MLflow does not answer: server down") and not delivery.all_told

@@ -10,7 +10,7 @@ import mlflow
 import pytest
 
 from weathermill.errors import ParameterError
-from weathermill.tracking import lineage, runs
+from weathermill.tracking import lineage, operations, runs
 from weathermill.tracking.settings import TrackingSettings, tracking_settings
 from weathermill.tracking.tracker import MLflowTracker
 
@@ -122,6 +122,52 @@ def test_only_an_unfinished_run_of_the_same_training_is_gone_on_with(
     if not continued:
         assert told.data.tags[runs.RESUMED_FROM] == first.info.run_id
         assert client.get_run(first.info.run_id).info.status == status
+
+
+def test_a_deleted_run_is_not_gone_on_with_and_the_new_one_says_what_it_follows(experiment, caplog):
+    first = runs.start(experiment, name="train", tags={runs.TRAINING: "a"}).info.run_id
+    client = mlflow.MlflowClient()
+    client.update_run(first, status="KILLED")
+    client.delete_run(first)
+    again = runs.start(experiment, name="train", tags={runs.TRAINING: "a"}, continue_run=first).info.run_id
+    assert again != first and client.get_run(again).data.tags[runs.RESUMED_FROM] == first
+    assert "was deleted: what goes on from its checkpoint is a run of its own" in caplog.text
+    MLflowTracker(again).log_metrics({"loss": 1.0}, 1)
+    assert client.get_run(first).info.lifecycle_stage == "deleted"
+
+
+@pytest.mark.parametrize(("status", "continued"), [("KILLED", True), ("FINISHED", False), ("deleted", False)])
+def test_a_training_resumed_without_the_server_goes_on_by_the_same_rule(
+    experiment, tmp_path, status, continued
+):
+    settings = TrackingSettings(tracking_uri="sqlite:///runs.db", artifact_location="artifacts")
+    client = mlflow.MlflowClient()
+    first = runs.start(experiment, name="train", tags={runs.TRAINING: "a"}).info.run_id
+    client.update_run(first, status="KILLED" if status == "deleted" else status)
+    if status == "deleted":
+        client.delete_run(first)
+    tracker = MLflowTracker.begin_locally(
+        settings, tmp_path, name="train", tags={runs.TRAINING: "a"}, continue_run=first
+    )
+    tracker.log_metrics({"loss": 1.0}, 7)
+    tracker.end("FINISHED")
+    told = client.get_run(tracker.run_id)
+    assert (tracker.run_id == first) == continued
+    assert told.info.status == "FINISHED" and told.data.metrics == {"loss": 1.0}
+    assert told.data.tags.get(runs.RESUMED_FROM) == (None if continued else first)
+
+
+def test_what_waits_of_the_run_before_counts_when_a_training_is_resumed_without_the_server(
+    experiment, tmp_path, monkeypatch
+):
+    settings = TrackingSettings(tracking_uri="sqlite:///runs.db", artifact_location="artifacts")
+    first = runs.start(experiment, name="train", tags={}).info.run_id
+    tracker = MLflowTracker(first, project=tmp_path, settings=settings)
+    monkeypatch.setattr(operations, "perform", lambda *_: (_ for _ in ()).throw(ConnectionError("down")))
+    tracker.log_metrics({"loss": 1.0}, 12)
+    tracker.end("KILLED")
+    resumed = MLflowTracker.begin_locally(settings, tmp_path, name="train", tags={}, continue_run=first)
+    assert resumed.last_step("loss") == 12
 
 
 def test_parameters_that_a_continued_run_has_stay(experiment):

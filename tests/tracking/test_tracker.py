@@ -92,6 +92,7 @@ def test_an_end_that_a_signal_interrupts_is_made_good_at_the_exit():
 def test_a_model_that_a_signal_interrupts_is_not_told_at_the_end(run_id, tmp_path, monkeypatch):
     """At the exit of the process no threads can be begun, and its end would wait behind it."""
     tracker = MLflowTracker(run_id, project=tmp_path)
+    (tmp_path / "model").mkdir()
 
     def interrupted(*_):
         raise SystemExit(143)

@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import shutil
-from collections import deque
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "mlflow_pending"
 SYNCED = "synced.json"
+REFUSED = "refused"
 _CALLS = "calls.jsonl"
 _STORE = "store.txt"
 
@@ -37,7 +39,8 @@ class Pending:
     def __init__(self, folder: Path | None = None, store: str = "") -> None:
         self.folder = folder
         self._store = store
-        self._waiting: deque[Operation] = deque()
+        self._waiting: list[Operation] = []
+        self._refused: list[Operation] = []
         self._lock = StoreLock(folder, exclusive=True) if folder is not None else None
         self._locked = False
         self._files = 0
@@ -51,15 +54,10 @@ class Pending:
         return self._locked
 
     def _read(self) -> None:
-        path = self.folder / _CALLS
-        if not path.exists():
+        self._refused = read_calls(self.folder / REFUSED / _CALLS)
+        if not (self.folder / _CALLS).exists():
             return
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                self._waiting.append(json.loads(line))
-            except ValueError:
-                # A line that a kill cut short; nothing follows it.
-                break
+        self._waiting = [each for line in read_calls(self.folder / _CALLS) for each in _current(line)]
         self._files = len(list((self.folder / "files").glob("*")))
         self._write_all()
 
@@ -80,8 +78,7 @@ class Pending:
             if self.folder is not None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._take()
-                if self._store and not (self.folder / _STORE).exists():
-                    (self.folder / _STORE).write_text(self._store)
+                self._note_store()
                 operation = self._with_copy(operation)
                 with (self.folder / _CALLS).open("a", encoding="utf-8") as file:
                     file.write(json.dumps(operation) + "\n")
@@ -92,6 +89,10 @@ class Pending:
                 logger.warning("what MLflow did not take is kept in memory only: %s", error)
                 self._told = True
         self._waiting.append(operation)
+
+    def _note_store(self) -> None:
+        if self._store and not (self.folder / _STORE).exists():
+            (self.folder / _STORE).write_text(self._store, encoding="utf-8")
 
     def _with_copy(self, operation: Operation) -> Operation:
         if "path" not in operation:
@@ -106,20 +107,78 @@ class Pending:
             shutil.copy2(source, target)
         return {**operation, "path": str(target)}
 
-    def first(self) -> Operation:
-        """The one that must go next."""
-        return self._waiting[0]
+    @property
+    def refused(self) -> list[Operation]:
+        """What will never be taken as it is, each with its ``reason``."""
+        return list(self._refused)
 
-    def done(self) -> None:
-        """Strike the first."""
-        self._waiting.popleft()
+    def keep(self, operations: Sequence[Operation]) -> None:
+        """Have these wait, and no others; `save` has the folder follow."""
+        self._waiting = list(operations)
+
+    def refuse(self, operation: Operation, reason: str) -> None:
+        """Set one aside that will never be taken as it is, with its file, where it blocks nothing."""
+        known = [
+            {k: v for k, v in each.items() if k not in ("reason", "refused_at")} for each in self._refused
+        ]
+        if operation in known:
+            return
+        try:
+            if self.folder is not None:
+                aside = self.folder / REFUSED
+                aside.mkdir(parents=True, exist_ok=True)
+                self._take()
+                self._note_store()
+                operation = self._set_file_aside(operation, aside)
+        except OSError as error:
+            logger.warning("what MLflow refused is kept in memory only: %s", error)
+        self._refused.append({**operation, "reason": reason, "refused_at": int(time.time())})
+        self._write_refused()
+
+    def _set_file_aside(self, operation: Operation, aside: Path) -> Operation:
+        if "path" not in operation or not Path(operation["path"]).exists():
+            return operation
+        source = Path(operation["path"])
+        if source.is_relative_to(aside):
+            return operation
+        target = aside / "files" / f"{len(self._refused) + 1:04d}-{uuid.uuid4().hex[:6]}" / source.name
+        target.parent.mkdir(parents=True)
+        # A copy also of what waited: until `save`, the list of what waits still names it.
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy2(source, target)
+        return {**operation, "path": str(target)}
+
+    def try_refused_again(self) -> None:
+        """Have what was refused wait once more, before all else."""
+        again = [
+            {k: v for k, v in each.items() if k not in ("reason", "refused_at")} for each in self._refused
+        ]
+        self._waiting = [*again, *self._waiting]
+        self._write_all()
+        self._refused = []
+        # Its files stay where they are until they are taken; `save` then removes them with the folder.
+        self._write_refused()
+
+    def _write_refused(self) -> None:
+        if self.folder is None or not self._locked:
+            return
+        path = self.folder / REFUSED / _CALLS
+        if self._refused:
+            _write_calls(path, self._refused)
+        else:
+            path.unlink(missing_ok=True)
 
     def save(self) -> None:
-        """Have the folder hold what still waits, and nothing else; it goes when nothing does."""
+        """Have the folder hold what still waits and what was refused, and nothing else; it goes when nothing does."""
         if self.folder is None or not self._locked:
             return
         if self._waiting:
             self._write_all()
+        elif self._refused:
+            (self.folder / _CALLS).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "files", ignore_errors=True)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.release()
@@ -131,19 +190,51 @@ class Pending:
             self._locked = False
 
     def _write_all(self) -> None:
-        path = self.folder / _CALLS
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(operation) + "\n" for operation in self._waiting)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        _write_calls(self.folder / _CALLS, self._waiting)
+
+
+def _write_calls(path: Path, operations: Sequence[Operation]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(operation) + "\n" for operation in operations)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_calls(path: Path) -> list[Operation]:
+    """The operations that a file holds, up to a line that a kill cut short."""
+    found: list[Operation] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return found
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def waiting_calls(folder: Path) -> list[Operation]:
+    """The operations that wait in a folder, which may be another process's."""
+    return read_calls(folder / _CALLS)
+
+
+def _current(operation: Operation) -> list[Operation]:
+    """An operation as it is written today: models were once logged and registered by one."""
+    if operation["op"] != "model" or "key" in operation:
+        return [operation]
+    key, name = uuid.uuid4().hex, operation.get("registered_model_name")
+    register = {"op": "register", "key": key, "name": name, "trained": int(time.time() * 1000)}
+    return [{"op": "model", "path": operation["path"], "key": key}, *([register] if name else [])]
 
 
 def store_of(folder: Path) -> str:
     """The digest of the tracking URI that the operations in a folder are for; empty where that is not known."""
     try:
-        return (folder / _STORE).read_text().strip()
+        return (folder / _STORE).read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 
@@ -151,7 +242,7 @@ def store_of(folder: Path) -> str:
 def synced_runs(project: Path) -> dict[str, str]:
     """The ids that MLflow gave to runs that were begun without it, by the ids they had until then."""
     try:
-        return dict(json.loads((project / FOLDER / SYNCED).read_text()))
+        return dict(json.loads((project / FOLDER / SYNCED).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
@@ -162,5 +253,5 @@ def note_synced(project: Path, local_id: str, run_id: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     known: dict[str, Any] = {**synced_runs(project), local_id: run_id}
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(known, indent=1))
+    partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
     partial.replace(path)

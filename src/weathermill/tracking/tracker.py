@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -17,9 +16,10 @@ import mlflow
 
 from weathermill.redaction import redact
 from weathermill.tracking import operations, runs
+from weathermill.tracking.answers import Answer, explain
 from weathermill.tracking.database import require_unlocked
-from weathermill.tracking.operations import Operation
-from weathermill.tracking.pending import FOLDER, Pending, note_synced, store_of, synced_runs
+from weathermill.tracking.operations import LEVELS, Operation
+from weathermill.tracking.pending import FOLDER, REFUSED, Pending, note_synced, synced_runs, waiting_calls
 from weathermill.tracking.settings import TrackingSettings
 
 logger = logging.getLogger(__name__)
@@ -69,10 +69,14 @@ class MLflowTracker:
         self._made_client: mlflow.MlflowClient | None = None
         self._rows: list[list[Any]] = []
         folder = project / FOLDER / run_id if project is not None else None
-        self._pending = Pending(folder, _digest(settings, project) if settings and project else "")
+        self._pending = Pending(folder, settings.digest(project) if settings and project else "")
         self._last = time.monotonic()
-        self._failed_at = -math.inf
-        self._warned = False
+        # By level of operation: when it failed last, and why.
+        self._failed_at: dict[int, float] = {}
+        self._reasons: dict[int, Answer] = {}
+        self._told: set[str] = set()
+        self._logged_models: list[tuple[str, str, str]] = []
+        self._continued: str | None = None
         self._mutex = threading.RLock()
 
     @classmethod
@@ -85,12 +89,40 @@ class MLflowTracker:
 
     @classmethod
     def begin_locally(
-        cls, settings: TrackingSettings, project: Path, *, name: str, tags: Mapping[str, str]
+        cls,
+        settings: TrackingSettings,
+        project: Path,
+        *,
+        name: str,
+        tags: Mapping[str, str],
+        continue_run: str | None = None,
+        reason: Answer | None = None,
     ) -> MLflowTracker:
-        """Begin a run without the server, to be told later."""
+        """Begin a run without the server, to be told later.
+
+        Parameters
+        ----------
+        settings, project, name, tags
+            Of the run.
+        continue_run
+            A run to go on with; whether that can be is found out when the server answers, as by
+            `weathermill.tracking.runs.start`.
+        reason
+            Why the server could not be told.
+        """
         tracker = cls(f"{LOCAL_PREFIX}{uuid.uuid4().hex}", project=project, settings=settings)
-        tracker._failed_at = time.monotonic()
-        begin = {"op": "begin", "name": name, "tags": dict(tags), "start_time": _now()}
+        tracker._failed_at[0] = time.monotonic()
+        if reason is not None:
+            tracker._reasons[0] = reason
+            tracker._told.add(reason.reason)
+        tracker._continued = continue_run
+        begin = {
+            "op": "begin",
+            "name": name,
+            "tags": {key: runs.tag_value(value) for key, value in tags.items()},
+            "start_time": _now(),
+            **({"continue_run": continue_run} if continue_run else {}),
+        }
         tracker._pending.append(begin)
         return tracker
 
@@ -128,12 +160,15 @@ class MLflowTracker:
                 [m.step for m in self._client.get_metric_history(self.run_id, key)] if self.is_known else []
             )
         except Exception as error:
-            logger.warning("MLflow did not say what it has of %s: %s", key, error)
+            logger.warning("MLflow did not say what it has of %s: %s", key, explain(error).reason)
             recorded = []
         return max([*recorded, *waiting], default=None)
 
     def _waiting_rows(self) -> list[list[Any]]:
-        told = [row for op in self._pending if op["op"] == "metrics" for row in op["rows"]]
+        waiting = list(self._pending)
+        if self._continued is not None and self.project is not None:
+            waiting += waiting_calls(self.project / FOLDER / self._continued)
+        told = [row for op in waiting if op["op"] == "metrics" for row in op["rows"]]
         return [*told, *self._rows]
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -144,7 +179,7 @@ class MLflowTracker:
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags."""
-        self._tell({"op": "tags", "tags": {k: redact(str(v))[:5000] for k, v in tags.items()}})
+        self._tell({"op": "tags", "tags": {k: runs.tag_value(v) for k, v in tags.items()}})
 
     def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
         """Log a file or a folder."""
@@ -173,35 +208,64 @@ class MLflowTracker:
     def log_model(
         self, folder: Path, *, registered_model_name: str | None = None, alias: str | None = None
     ) -> None:
-        """Log the network that is saved in a folder as the run's model; see `weathermill.tracking.model`."""
-        registration = {"registered_model_name": registered_model_name, "alias": alias}
-        self._tell({"op": "model", "path": str(folder), **registration})
+        """Log the network that is saved in a folder as the run's model, and register it.
+
+        The alias follows when the run has ended well: `end`.
+        """
+        key = uuid.uuid4().hex
+        self._tell({"op": "model", "path": str(folder), "key": key})
+        if registered_model_name is not None:
+            name = registered_model_name
+            self._tell({"op": "register", "key": key, "name": name, "trained": _now()})
+            if alias is not None:
+                self._logged_models.append((key, name, alias))
 
     def flush(self, *, insist: bool = False) -> None:
         """Send what waits; a server that has just not answered is asked again only if one insists."""
         with self._mutex:
             if insist:
-                self._failed_at = -math.inf
+                self._failed_at.clear()
             self._send_metrics()
             self._send_pending()
 
     def end(self, status: str) -> None:
-        """Close the run as FINISHED, FAILED or KILLED."""
+        """Close the run as FINISHED, FAILED or KILLED; only one that is FINISHED moves the alias of its model."""
         with self._mutex:
-            self._failed_at = -math.inf
+            self._failed_at.clear()
             self._send_metrics()
             self._tell({"op": "end", "status": status, "end_time": _now()})
+            if status == "FINISHED":
+                for key, name, alias in self._logged_models:
+                    self._tell({"op": "alias", "key": key, "name": name, "alias": alias})
+            self._logged_models = []
             if self._pending:
                 logger.warning(
-                    "MLflow does not have all of this run yet: %d entries are kept in %s and told by the next run "
-                    "that reaches it, or by `weathermill sync`",
-                    len(self._pending),
+                    "MLflow does not have all of this run yet: %s wait in %s, and are told by the next run that reaches"
+                    " it, or by `weathermill sync`%s",
+                    operations.count_in_words(self._pending),
                     self._pending.folder,
+                    f": {self.reason}" if self.reason else "",
+                )
+            if refused := self._pending.refused:
+                logger.warning(
+                    "MLflow refused %s of this run: kept in %s; `weathermill sync` lists them",
+                    operations.count_in_words(refused),
+                    (self._pending.folder or Path()) / REFUSED,
                 )
             self._pending.release()
             MLflowTracker.last_run_id = self.run_id
             if MLflowTracker._current is self:
                 MLflowTracker._current = None
+
+    @property
+    def reason(self) -> Answer | None:
+        """Why something waits; None where nothing does."""
+        return self._reasons[min(self._reasons)] if self._reasons else None
+
+    @property
+    def pending(self) -> Pending:
+        """What waits, and what was refused."""
+        return self._pending
 
     def _send_metrics(self) -> None:
         self._last = time.monotonic()
@@ -213,53 +277,105 @@ class MLflowTracker:
         """Do one operation now, after all that waits; or have it wait."""
         with self._mutex:
             try:
-                done = self._send_pending() and self._attempt(operation)
+                level = LEVELS[operation["op"]]
+                self._send_pending()
+                done = level < self._blocked() and self._attempt(operation)
             except BaseException:
-                # A signal: whether it was taken is not known. To tell it again does no harm; but a model would be
-                # registered twice, and the stage that makes it is not complete, so that it is run again.
+                # A signal: whether it was taken is not known. To tell it again does no harm; but the stage that makes
+                # a model is not complete, so that it is run again, and logs another.
                 if operation["op"] != "model":
                     self._pending.append(operation)
                 raise
             if not done:
                 self._pending.append(operation)
 
+    def _blocked(self) -> int:
+        """The lowest level that nothing may be sent of now, because something waits there."""
+        return min((LEVELS[operation["op"]] for operation in self._pending), default=len(LEVELS))
+
     def _send_pending(self) -> bool:
         """Tell what waits, in order; say whether nothing waits any more."""
         if not self._pending:
             return True
-        if time.monotonic() - self._failed_at < RETRY_SECONDS or not self._pending.usable:
+        if not self._pending.usable or not self._may_try(self._blocked()):
             return False
-        sent = False
-        while self._pending and self._attempt(self._pending.first()):
-            self._pending.done()
-            sent = True
-        if sent:
+        left: list[Operation] = []
+        blocked = len(LEVELS)
+        before = len(self._pending)
+        if self.is_known and not self._is_recordable():
+            return False
+        for operation in self._pending:
+            level = LEVELS[operation["op"]]
+            if level >= blocked or not self._may_try(level) or not self._attempt(operation):
+                blocked = min(blocked, level)
+                left.append(operation)
+        self._pending.keep(left)
+        if len(left) < before:
             self._pending.save()
-        return not self._pending
+        return not left
+
+    def _may_try(self, level: int) -> bool:
+        failed = max((at for each, at in self._failed_at.items() if each <= level), default=-math.inf)
+        return time.monotonic() - failed >= RETRY_SECONDS
 
     def _attempt(self, operation: Operation) -> bool:
-        """Do one operation; say whether it need not be tried again."""
+        """Do one operation; say whether it is settled: taken, or refused for good and set aside."""
+        level = LEVELS[operation["op"]]
         try:
+            if operations.is_gone(operation):
+                self._refuse(operation, f"its file is gone: {operation['path']}")
+                return True
             require_unlocked(self._uri or mlflow.get_tracking_uri())
             if operation["op"] == "begin":
                 self._begin(operation)
             else:
                 operations.perform(self._client, self.run_id, operation)
         except Exception as error:
-            if operations.is_permanent(error):
-                logger.warning("MLflow did not take %s: %s", _in_words(operation), error)
-                return True
-            self._failed_at = time.monotonic()
-            if not self._warned:
-                logger.warning(
-                    "MLflow does not answer; what it did not take is kept and told later: %s", error
-                )
-                self._warned = True
+            answer = explain(error)
+            if answer.final and operation["op"] != "begin":
+                level, fault = self._find_fault(level)
+                if fault is None:
+                    return self._settle(operation, answer)
+                answer = fault
+            self._note_failure(level, answer)
             return False
-        if self._warned and operation["op"] != "end":
+        if self._reasons.pop(level, None) is not None and operation["op"] != "end":
             logger.info("MLflow answers again")
-        self._warned = False
         return True
+
+    def _is_recordable(self) -> bool:
+        """Find out whether the run can be recorded to: a gateway may answer with 200 in place of MLflow."""
+        _, fault = self._find_fault(0)
+        if fault is not None:
+            self._note_failure(0, fault)
+        return fault is None
+
+    def _find_fault(self, level: int) -> tuple[int, Answer | None]:
+        """Find out whether a refusal is about the run or the server, and not about what was refused."""
+        try:
+            require_unlocked(self._uri or mlflow.get_tracking_uri())
+            operations.find_fault(self._client, self.run_id)
+        except Exception as error:
+            return 0, explain(error)
+        return level, None
+
+    def _settle(self, operation: Operation, answer: Answer) -> bool:
+        """Set aside what was refused, but have the rest of it taken."""
+        parts = operations.halves(operation)
+        if not parts:
+            self._refuse(operation, answer.reason)
+        return all(self._attempt(part) for part in parts)
+
+    def _refuse(self, operation: Operation, reason: str) -> None:
+        logger.warning("MLflow does not take %s: %s", operations.in_words(operation), reason)
+        self._pending.refuse(operation, reason)
+
+    def _note_failure(self, level: int, answer: Answer) -> None:
+        self._failed_at[level] = time.monotonic()
+        self._reasons[level] = answer
+        if answer.reason not in self._told:
+            logger.warning(answer.text("what could not be recorded in MLflow is kept and told later"))
+            self._told.add(answer.reason)
 
     def _begin(self, operation: Operation) -> None:
         if self._settings is None or self.project is None:
@@ -268,81 +384,19 @@ class MLflowTracker:
         if known is None:
             experiment = runs.connect(self._settings, self.project)
             self._made_client = None
-            # A process may have been killed after it made the run and before it noted that.
-            made = self._client.search_runs([experiment], f"tags.local_run_id = '{self._first_id}'")
-            run = (
-                made[0]
-                if made
-                else self._client.create_run(
-                    experiment,
-                    start_time=operation["start_time"],
-                    tags={**operation["tags"], "local_run_id": self._first_id},
-                    run_name=operation["name"],
-                )
+            continued = operation.get("continue_run")
+            run = runs.start_once(
+                experiment,
+                self._first_id,
+                name=operation["name"],
+                tags=operation["tags"],
+                continue_run=synced_runs(self.project).get(continued, continued),
+                start_time=operation["start_time"],
             )
             known = run.info.run_id
             note_synced(self.project, self._first_id, known)
         self.run_id = known
 
 
-def _in_words(operation: Operation) -> str:
-    kind = operation["op"]
-    what = operation.get("name") or operation.get("path") or ", ".join(operation.get("params", {}))
-    return f"{'artefact' if kind == 'text' else kind} {what or ''}".strip()
-
-
 def _now() -> int:
     return int(time.time() * 1000)
-
-
-def _digest(settings: TrackingSettings, project: Path) -> str:
-    """Tell one tracking store from another; its URI itself may hold a password."""
-    return hashlib.sha256(settings.resolved_uri(project).encode()).hexdigest()[:16]
-
-
-def send_left_overs(settings: TrackingSettings, project: Path, *, anywhere: bool = False) -> list[str]:
-    """Tell MLflow what earlier runs could not, where no process is at work on it; give the runs now complete.
-
-    Parameters
-    ----------
-    settings, project
-        Of whoever asks.
-    anywhere
-        Whether runs that were begun without a server may be made in this store although another was meant. Runs that
-        another store knows are always left to it.
-    """
-    complete = []
-    for folder in sorted((project / FOLDER).glob("*/")):
-        meant = store_of(folder)
-        elsewhere = bool(meant) and meant != _digest(settings, project)
-        if elsewhere and not (anywhere and folder.name.startswith(LOCAL_PREFIX)):
-            logger.info("%s waits for another tracking store: `weathermill sync --env` tells it", folder)
-            continue
-        tracker = MLflowTracker(folder.name, project=project, settings=settings)
-        if not tracker._pending.usable:
-            continue
-        number = len(tracker._pending)
-        tracker.flush(insist=True)
-        if not tracker._pending:
-            tracker._pending.save()
-            complete.append(tracker.run_id)
-            logger.info("MLflow was told the rest of run %s (%d entries)", tracker.run_id, number)
-        tracker._pending.release()
-    return complete
-
-
-def synchronise(settings: TrackingSettings, project: Path) -> tuple[list[str], list[str]]:
-    """Tell MLflow all that waits, and close the runs of processes that are gone.
-
-    Returns
-    -------
-    complete, killed
-        Runs that MLflow has all of now, and runs that are KILLED now. Nothing is raised where it does not answer.
-    """
-    complete = send_left_overs(settings, project, anywhere=True)
-    try:
-        killed = runs.close_abandoned(runs.connect(settings, project))
-    except Exception as error:
-        logger.warning("MLflow does not answer: %s", error)
-        killed = []
-    return complete, killed

@@ -204,7 +204,8 @@ def parameters_in(text: str) -> list[str]:
 )
 def test_messages_name_commands_and_parameters_that_there_are(path):
     for text in strings_in(path):
-        for name in parameters_in(text):
+        # A text without a blank is a key, such as that of an MLflow parameter.
+        for name in parameters_in(text) if " " in text else ():
             assert known_parameter(name), f"{name} in {text!r}"
         for words in commands_in(text):
             if Path(words[0]).name == "kedro" and not {"--pipelines=x", "--pipelines=<name>"} & set(words):

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import xarray as xr
 from click.testing import CliRunner
 
 from weathermill.cli import main
@@ -60,6 +61,20 @@ def test_inspect_says_what_a_file_holds_and_what_to_paste(tmp_path):
     assert "61 x 120, global, points on the poles" in result.output
     assert "variables: [geopotential, temperature]" in result.output and "levels: [500, 850]" in result.output
     assert "Inspection report" in page.read_text()
+
+
+def test_inspect_takes_names_and_choices(tmp_path):
+    forecasts = xr.open_dataset(LAYOUTS / "cds_new_pl_realERA5.nc").isel(pressure_level=0, drop=True)[["z"]]
+    forecasts = forecasts.rename(z="PHI").expand_dims(step=[6.0, 12.0])
+    forecasts["step"].attrs["units"] = "hours"
+    forecasts.drop_encoding().to_netcdf(tmp_path / "x.nc")
+    given = ["--names", "PHI=geopotential_850", "--select", "step=12h"]
+    result = run("inspect", str(tmp_path / "x.nc"), *given)
+    assert result.exit_code == 0, result.output
+    assert 'names: {PHI: "geopotential_850"}' in result.output and "select: {step: 12h}" in result.output
+    refused = run("inspect", str(tmp_path / "x.nc"), "--names", "PHX=geopotential_850")
+    assert refused.exit_code == 1 and "did you mean PHI" in refused.output
+    assert run("inspect", str(tmp_path / "x.nc"), "--select", "step").exit_code == 2
 
 
 def test_inspect_fails_where_ingest_would(tmp_path):

@@ -398,22 +398,46 @@ def compare(
         click.echo(f"Logged to run {after}: {comparison.log()}")
 
 
+def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
+    """Split ``name=value`` texts; what a value says may hold further equal signs."""
+    wrong = [text for text in given if not all(part.strip() for part in text.partition("="))]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r} is not of the form name=value", param_hint=option)
+    return {name.strip(): value.strip() for name, _, value in (text.partition("=") for text in given)}
+
+
 @main.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option(
     "--sample", type=click.IntRange(0), default=3, show_default=True, help="Time steps to read; 0 reads none."
 )
 @click.option("--html", type=click.Path(dir_okay=False), default=None, help="Also write a page to this file.")
+@click.option(
+    "--names", multiple=True, metavar="IN_FILE=NAME", help="Canonical name of a variable; repeatable."
+)
+@click.option("--select", multiple=True, metavar="DIMENSION=VALUE", help="Lead time or member; repeatable.")
+@click.option(
+    "--units", multiple=True, metavar="NAME=UNITS", help="Units where a file lacks them; repeatable."
+)
 @_plainly
-def inspect(sources: tuple[str, ...], sample: int, html: str | None) -> None:
+def inspect(
+    sources: tuple[str, ...],
+    sample: int,
+    html: str | None,
+    names: tuple[str, ...],
+    select: tuple[str, ...],
+    units: tuple[str, ...],
+) -> None:
     """Say what SOURCES (files, globs, stores, URLs) hold, what is wrong, and the parameters that ingest them.
 
     Exits with 1 where something would stop the ingest stage.
     """
+    from weathermill.fields.choices import SourceOptions
     from weathermill.fields.inspection import InspectionReport
     from weathermill.fields.looking import look_at
 
-    look = look_at(list(sources), sample_steps=sample)
+    options = SourceOptions(_pairs("--names", names), _pairs("--select", select), _pairs("--units", units))
+    look = look_at(list(sources), sample_steps=sample, options=options)
     click.echo(look.to_text())
     if html:
         report = look.report or InspectionReport()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weathermill.errors import WeathermillError
+from weathermill.fields.choices import SourceOptions
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.findings import Finding, Held
 from weathermill.fields.inspection import InspectionReport, inspect
@@ -58,6 +59,7 @@ def look_at(
     *,
     storage_options: Mapping[str, Any] | None = None,
     sample_steps: int = 3,
+    options: SourceOptions | None = None,
 ) -> Look:
     """Look at sources without configuring anything, reading coordinates and a few time steps.
 
@@ -67,6 +69,8 @@ def look_at(
         See :func:`weathermill.fields.opening.open_sources`.
     sample_steps
         Time steps to read; 0 reads coordinates only.
+    options
+        Names, units and values to select, as parameters of the ingest stage say them.
 
     Returns
     -------
@@ -80,7 +84,7 @@ def look_at(
     """
     expanded: list[Finding] = []
     opened = settle_reduced_grids(open_sources(paths, storage_options=storage_options), "expand", expanded)
-    seen = overview(opened.datasets, opened.names)
+    seen = overview(opened.datasets, opened.names, options)
     seen.reduced = bool(expanded)
     findings, report = [*expanded, *seen.findings], None
     wanted = {key: value for key, value in seen.parameters().items() if key not in ("start", "reduced_grids")}

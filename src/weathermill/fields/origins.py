@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.fields.choices import SourceOptions
-from weathermill.fields.coordinates import TIME
+from weathermill.fields.coordinates import TIME, find_coordinate
 from weathermill.fields.findings import Held
 from weathermill.fields.opening import OpenedSources
 from weathermill.fields.survey import survey
@@ -106,11 +106,15 @@ def step_origins(
     identities = [digest([d.size, d.modified, d.sha256]) for d in opened.descriptions]
     holders: dict[Any, list[str]] = {}
     timeless = []
-    for source, identity, of_steps in zip(surveyed, identities, opened.step_identities(), strict=True):
+    parts = zip(surveyed, opened.datasets, identities, opened.step_identities(), strict=True)
+    for source, dataset, identity, of_steps in parts:
         axis = source.times.tolist()
         if not axis:
             timeless.append(identity)
-        elif of_steps is not None and len(of_steps) != len(axis):
+        elif of_steps is not None and (
+            len(of_steps) != len(axis) or _time_dims(source.raw) != _time_dims(dataset)
+        ):
+            # The steps of one forecast, or what is left of an axis, are not those of the store.
             of_steps = None
         for i, when in enumerate(axis):
             holders.setdefault(when, []).append(identity if of_steps is None else of_steps[i])
@@ -128,6 +132,11 @@ def step_origins(
             seen[key] = digest(held)
         origins.append(seen[key])
     return tuple(origins), digest(timeless)
+
+
+def _time_dims(dataset: xr.Dataset) -> tuple[Any, ...]:
+    name = find_coordinate(dataset, TIME)
+    return () if name is None else dataset.variables[name].dims
 
 
 def trace_to_sources(

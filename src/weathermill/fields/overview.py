@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,8 @@ class Overview:
         Whether a source lies on a reduced Gaussian grid, which only a parameter admits.
     select
         What is taken along dimensions beside time, level and place, of several lead times or members.
+    names, units
+        What was said of the sources.
     """
 
     sources: list[str]
@@ -61,6 +63,8 @@ class Overview:
     findings: list[Finding]
     reduced: bool = False
     select: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Any]:
         """Return the `ingest` parameters that take all known variables at all times and shared levels."""
@@ -74,8 +78,11 @@ class Overview:
             "surface_variables": [*flat, *(v.name for v in usable if v.kind == "surface")],
             "static_variables": [v.name for v in usable if v.kind == "static"],
         }
-        if self.select:
-            parameters["select"] = dict(self.select)
+        parameters |= {
+            key: dict(said)
+            for key, said in (("units", self.units), ("names", self.names), ("select", self.select))
+            if said
+        }
         if self.time:
             parameters["start"] = self.time["first"]
         if self.reduced:
@@ -143,13 +150,17 @@ def _quoted(text: str) -> str:
     return text if re.fullmatch(r"0|-?[1-9]\d*(\.\d+)?(h|min|s)?", text) else f'"{text}"'
 
 
-def overview(sources: Sequence[xr.Dataset], source_names: Sequence[str]) -> Overview:
+def overview(
+    sources: Sequence[xr.Dataset], source_names: Sequence[str], options: SourceOptions | None = None
+) -> Overview:
     """Survey sources without reading their data.
 
     Parameters
     ----------
     sources, source_names
         From :func:`weathermill.fields.opening.open_sources`.
+    options
+        Names, units and values to select, which the proposed parameters repeat.
 
     Returns
     -------
@@ -157,16 +168,18 @@ def overview(sources: Sequence[xr.Dataset], source_names: Sequence[str]) -> Over
         Sources whose coordinates make no sense become findings instead of errors.
     """
     findings: list[Finding] = []
-    surveyed = _surveyed(sources, source_names, findings, SourceOptions())
+    options = options or SourceOptions()
+    surveyed = _surveyed(sources, source_names, findings, options)
     choices = _to_choose(surveyed)
-    select = {name: choice.texts[0] for name, choice in choices.items()}
-    if select:
+    select = {name: str(value) for name, value in options.select.items()}
+    if choices:
+        select |= {name: choice.texts[0] for name, choice in choices.items()}
         # Fields that could not be used without a choice are looked at with the one that is proposed.
         findings = [
             Finding("warning", name, f"there are {choice.what}; {select[name]} is proposed", choice.remedy)
             for name, choice in choices.items()
         ]
-        surveyed = _surveyed(sources, source_names, findings, SourceOptions(select=select))
+        surveyed = _surveyed(sources, source_names, findings, replace(options, select=select))
     grids = _grids(surveyed)
     if len(grids) > 1:
         findings.append(
@@ -181,6 +194,8 @@ def overview(sources: Sequence[xr.Dataset], source_names: Sequence[str]) -> Over
         grids=grids,
         findings=list(dict.fromkeys(findings)),
         select=select,
+        names=dict(options.names),
+        units=dict(options.units),
     )
 
 

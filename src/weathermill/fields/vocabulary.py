@@ -340,8 +340,10 @@ def name_fault(name: str) -> str | None:
         return None
     if (parts := split_flat_name(name)) is not None and parts[0] == name.rsplit("_", 1)[0]:
         return None
-    meant = canonical_for_alias(name)
-    near = meant or difflib.get_close_matches(name, [*CONVENTIONS, *AXES], n=3)
+    near = canonical_for_alias(name) or difflib.get_close_matches(name, [*CONVENTIONS, *AXES], n=3)
+    aliases = [alias for entry in CONVENTIONS.values() for alias in entry.aliases]
+    for alias in [] if near else difflib.get_close_matches(name.lower(), aliases, n=1, cutoff=0.75):
+        near = canonical_for_alias(alias)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(CONVENTIONS)}"
     return f"which is no canonical name; {hint}"
 

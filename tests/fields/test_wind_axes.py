@@ -121,6 +121,16 @@ def test_differences_along_rows_agree_with_the_formula_to_fourth_order():
     assert errors[1] < 2e-7 and errors[0] / errors[1] > 10
 
 
+def test_coordinates_in_float32_of_a_fine_grid_and_small_grids():
+    lat, lon, attrs = lambert(n=61, m=61, step=3e3)
+    exact = formula_angle(attrs, lat, lon)
+    rounded = [a.astype(np.float32).astype(np.float64) for a in (lat, lon)]
+    assert np.abs(grid_angle(*rounded) - exact).max() < 2e-4
+    for n in (2, 3, 5, 6):
+        few = lat[:n, :n], lon[:n, :n]
+        assert np.abs(grid_angle(*few) - exact[:n, :n]).max() < (2e-4 if n == 2 else 1e-6), n
+
+
 def lambert(
     kind="lambert_conformal_conic", lat0=38.5, lon0=-97.5, lat1=38.5, lat2=None, n=15, m=21, step=100e3
 ):
@@ -328,6 +338,38 @@ def test_axes_of_a_latitude_longitude_grid_are_east_and_north_already(make_sourc
     ds["rotated_pole"] = ((), 0, mapping(39.25, -162.0))
     with pytest.raises(CoordinateError, match="said to have a rotated pole"):
         canonical(ds)
+
+
+def wrf():
+    """Return winds to the east of 10 m/s in the layout of WRF's output: coordinates at each time, no standard names."""
+    lat, lon, _ = lambert(n=8, m=9, step=3e4)
+    theta = np.sin(np.radians(38.5)) * np.radians(lon + 97.5)
+    ds = xr.Dataset(
+        coords={"XTIME": ("Time", TIMES)}, attrs={"TITLE": " OUTPUT FROM WRF V4.3 MODEL", "MAP_PROJ": 1}
+    )
+    for name, values in (
+        ("U10", 10 * np.cos(theta)),
+        ("V10", 10 * np.sin(theta)),
+        ("XLAT", lat),
+        ("XLONG", lon),
+    ):
+        units = {"XLAT": "degree_north", "XLONG": "degree_east"}.get(name, "m s-1")
+        ds[name] = (
+            ("Time", "south_north", "west_east"),
+            np.stack([values] * 3).astype(np.float32),
+            {"units": units},
+        )
+    return ds.set_coords(["XLAT", "XLONG"])
+
+
+def test_output_of_wrf_with_coordinates_at_each_time():
+    fields = canonical(wrf())
+    assert fields[NAMES[0]].dims == ("time", "y", "x")
+    assert np.allclose(fields[NAMES[0]], 10, atol=2e-3) and np.allclose(fields[NAMES[1]], 0, atol=2e-3)
+    moving = wrf()
+    moving["XLONG"][2] += 0.1
+    with pytest.raises(CoordinateError, match="XLONG changes along Time: the grid moves"):
+        canonical(moving)
 
 
 @pytest.mark.parametrize(

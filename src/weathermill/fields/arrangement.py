@@ -22,6 +22,7 @@ from weathermill.fields.choices import (
 )
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME, find_coordinate, is_time_like
 from weathermill.fields.findings import Finding, tell
+from weathermill.fields.fixed_maps import with_fixed_maps
 from weathermill.fields.horizontal import in_degrees
 from weathermill.fields.leads import to_valid_times
 from weathermill.fields.timeaxis import first_text, missing_times
@@ -91,7 +92,7 @@ def arrange(
         Where lead times have no units, times are missing, or contradict each other.
     """
     dataset, seen = rename(dataset, source, options.names)
-    dataset = _with_units(dataset, options.units)
+    dataset = with_fixed_maps(_with_units(dataset, options.units), source)
     dataset = _with_exact_times(dataset, source, findings)
     dataset, held, found, left_out = _selected(dataset, source, options, findings)
     seen |= found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from itertools import permutations
 
 import numpy as np
@@ -20,6 +22,11 @@ _ORDERS = sorted(
 )
 
 _REMEDY = "Correct the vertices in the file, or use a method that needs none: bilinear, patch, nearest_s2d."
+
+
+# Digests of vertices that are in the order of the corners and were found to be right: grids come back from stores, and
+# looking at a million cells again takes seconds.
+_proven: OrderedDict[bytes, None] = OrderedDict()
 
 
 def unit_vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
@@ -59,6 +66,8 @@ def corners_of_vertices(
     """
     latitude, longitude = (np.asarray(a, dtype=np.float64) for a in (latitude, longitude))
     shape = centres[0].shape
+    if _digest(latitude, longitude, *centres) in _proven:
+        return _joined(latitude), _joined(longitude)
     if latitude.shape != (*shape, 4) or longitude.shape != (*shape, 4):
         raise GridError(
             f"cells of a grid of {shape[0]} x {shape[1]} points need four vertices each; there are latitudes of the"
@@ -100,7 +109,11 @@ def corners_of_vertices(
             where=where,
             remedy=_REMEDY,
         )
-    return _joined(latitude), _joined(longitude)
+    corners = _joined(latitude), _joined(longitude)
+    _proven[_digest(*map(vertices_of_corners, corners), *centres)] = None
+    while len(_proven) > 16:
+        _proven.popitem(last=False)
+    return corners
 
 
 def vertices_of_corners(corners: np.ndarray) -> np.ndarray:
@@ -156,6 +169,14 @@ def repeated_cells(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
     return repeated.reshape(latitude.shape[0] - 1, latitude.shape[1] - 1)
 
 
+def _digest(*arrays: np.ndarray) -> bytes:
+    digest = hashlib.blake2b()
+    for array in arrays:
+        digest.update(repr(np.shape(array)).encode())
+        digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
+    return digest.digest()
+
+
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     difference = a - b
     return np.sqrt(np.einsum("...k,...k->...", difference, difference))
@@ -199,8 +220,11 @@ def _order_by_cell(points: np.ndarray) -> np.ndarray:
         (_RIGHT, _LEFT, np.s_[:, :-1], np.s_[:, 1:]),
         (_UPPER, _LOWER, np.s_[:-1], np.s_[1:]),
     ):
-        between = _distance(points[first][:, :, :, None], points[second][:, :, None, :])
-        nearest[low][first], nearest[high][second] = between.min(axis=3), between.min(axis=2)
+        nearest[high][second] = np.inf
+        for a in range(4):
+            between = _distance(points[first][:, :, a, None], points[second])
+            nearest[low][first][..., a] = between.min(axis=2)
+            nearest[high][second] = np.minimum(nearest[high][second], between)
     best = np.full((n, m), np.inf)
     order = np.zeros((n, m, 4), dtype=np.intp)
     for p in _ORDERS:

@@ -18,6 +18,9 @@ _AGREEMENT = np.radians(1.5)
 # The cosine of the angle between the axes up to which they count as perpendicular: 3 degrees off.
 _SKEW = 0.052
 
+# Radians over which differences are taken where coordinates are rounded to float32: a quarter of a degree.
+_ROUNDED = np.radians(0.25)
+
 _REMEDY = "Turn the winds to east and north before (`cdo rotuvb` does for rotated poles), or leave them out."
 
 
@@ -75,8 +78,13 @@ def grid_angle(
         raise GridError(f"a grid of {latitude.shape} points has no two axes", where=where, remedy=_REMEDY)
     known, directions = directions is not None, directions or AxisDirections()
     points = unit_vectors(latitude, longitude)
-    x = _tangent(points, directions.x_dimension) * directions.x
-    y = _tangent(points, 1 - directions.x_dimension)
+    # Between points in float32 that lie close together, differences are mostly rounding.
+    coarse = all(np.array_equal(a, np.asarray(a, dtype=np.float32)) for a in (latitude, longitude))
+    x, y = (
+        _tangent(points, axis, _ROUNDED if coarse else 0.0)
+        for axis in (directions.x_dimension, 1 - directions.x_dimension)
+    )
+    x *= directions.x
     hand = np.sign(np.einsum("...k,...k->...", np.cross(x, y), points))
     lengths = [np.sqrt(np.einsum("...k,...k->...", a, a)) for a in (x, y)]
     flat = [length < 1e-6 * np.median(length) for length in lengths]
@@ -203,18 +211,24 @@ def wrapped(angle: np.ndarray) -> np.ndarray:
     return np.mod(angle + np.pi, 2.0 * np.pi) - np.pi
 
 
-def _tangent(points: np.ndarray, axis: int) -> np.ndarray:
-    """Return derivatives of points along a dimension by its index, in the planes that touch the sphere there."""
+def _tangent(points: np.ndarray, axis: int, reach: float) -> np.ndarray:
+    """Return derivatives of points along a dimension by its index, in the planes that touch the sphere there.
+
+    By differences of fourth order between points that lie about ``reach`` radians apart, or next to each other.
+    """
     moved = np.moveaxis(points, axis, 0)
     n = moved.shape[0]
-    if n < 5:
+    if n < 6:
         derivative = np.gradient(moved, axis=0, edge_order=min(2, n - 1))
     else:
+        step = np.median(np.linalg.norm(np.diff(moved, axis=0), axis=-1))
+        k = int(np.clip(reach / max(step, 1e-12), 1, n // 6))
+        ahead = sum(c * moved[i * k : n - (4 - i) * k] for i, c in enumerate((-25, 48, -36, 16, -3)))
+        behind = sum(-c * moved[(4 - i) * k : n - i * k] for i, c in enumerate((-25, 48, -36, 16, -3)))
         derivative = np.empty_like(moved)
-        derivative[2:-2] = (8.0 * (moved[3:-1] - moved[1:-3]) - (moved[4:] - moved[:-4])) / 12.0
-        for place, stencil in ((0, (-25, 48, -36, 16, -3)), (1, (-3, -10, 18, -6, 1))):
-            derivative[place] = np.tensordot(np.array(stencil) / 12.0, moved[:5], 1)
-            derivative[-1 - place] = -np.tensordot(np.array(stencil) / 12.0, moved[-1:-6:-1], 1)
+        derivative[: 2 * k], derivative[n - 2 * k :] = ahead[: 2 * k], behind[-2 * k :]
+        middle = 8.0 * (moved[3 * k : n - k] - moved[k : n - 3 * k]) - (moved[4 * k :] - moved[: n - 4 * k])
+        derivative[2 * k : n - 2 * k] = middle
     derivative = np.moveaxis(derivative, 0, axis)
     return derivative - np.einsum("...k,...k->...", derivative, points)[..., None] * points
 

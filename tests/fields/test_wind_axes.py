@@ -284,6 +284,7 @@ def test_winds_that_cannot_be_turned_are_refused_and_never_relabelled(change, sa
     held = overview([ds], ["x.nc"])
     assert all(said in v.problems[0] for v in held.variables if v.name == NAMES[0])
     assert held.parameters()["surface_variables"] == []
+    assert any(f.subject == NAMES[0] and said in f.message and f.remedy for f in held.findings)
 
 
 @pytest.mark.parametrize("staggered", [0.5, 0.0])

@@ -180,6 +180,7 @@ def overview(
             for name, choice in choices.items()
         ]
         surveyed = _surveyed(sources, source_names, findings, replace(options, select=select))
+    findings.extend(_unusable(surveyed))
     grids = _grids(surveyed)
     if len(grids) > 1:
         findings.append(
@@ -211,6 +212,16 @@ def _to_choose(surveyed: Sequence[Source]) -> dict[str, Choice]:
                 if choice is not None and (choice.kind in ("lead", "member") or is_lead(dim, None)):
                     choices.setdefault(dim, choice)
     return choices
+
+
+def _unusable(surveyed: Sequence[Source]) -> list[Finding]:
+    """Return why known variables cannot be used, where something can be done about it."""
+    return [
+        Finding("warning", offer.variable, f"cannot be used: {offer.problem}", offer.remedy)
+        for source in surveyed
+        for offer in source.offers
+        if offer.problem and offer.remedy and offer.variable in CONVENTIONS
+    ]
 
 
 def _surveyed(sources, source_names, findings: list[Finding], options: SourceOptions) -> list[Source]:

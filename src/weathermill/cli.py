@@ -329,7 +329,7 @@ def memory(
 @click.option(
     "--source", default="forecast", show_default=True, help="Which source of the scores to compare."
 )
-@click.option("--region", default="global", show_default=True, help="Region of the printed summary.")
+@click.option("--region", default=None, help="Region of the printed summary; all cells by default.")
 @click.option(
     "--level", default=0.95, show_default=True, type=click.FloatRange(0.5, 0.999), help="Of intervals."
 )
@@ -349,7 +349,7 @@ def compare(
     run_b: str,
     env: str | None,
     source: str,
-    region: str,
+    region: str | None,
     level: float,
     resamples: int,
     output: str | None,
@@ -379,7 +379,7 @@ def compare(
         seed=configuration["parameters"]["seed"],
     )
     regions = comparison.dataset["region"].values.tolist()
-    if region not in regions:
+    if region is not None and region not in regions:
         raise VerificationError(
             f"there is no region {region!r}; there are {', '.join(regions)}",
             where="--region",

@@ -28,7 +28,7 @@ from weathermill.fields.timeaxis import parse_date
 from weathermill.fields.vocabulary import name_fault
 
 #: Names that verification gives to regions of its own.
-STANDARD_REGIONS = ("global", "tropics", "extratropics_north", "extratropics_south")
+STANDARD_REGIONS = ("global", "domain", "tropics", "extratropics_north", "extratropics_south")
 
 
 def _iso(value: Any) -> Any:

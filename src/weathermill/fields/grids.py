@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import GridError, SourceNotFoundError
+from weathermill.extent import is_globe
 from weathermill.fields.cell_vertices import corners_of_vertices
 from weathermill.fields.coordinates import clean_angles, find_coordinate
 from weathermill.fields.file_cells import bounds_of, curvilinear_grid, degrees_of
@@ -434,6 +435,7 @@ def describe_grid(grid: xr.Dataset) -> dict[str, Any]:
         "longitude_step": float(np.median(steps[1])) if steps[1].size else None,
         "latitude_range": [float(latitude[0]), float(latitude[-1])],
         "longitude_range": [float(longitude[0]), float(longitude[-1])],
+        "global": is_globe(latitude, longitude),
         "global_longitude": is_global_longitude(longitude),
         "pole_points": has_pole_points(latitude),
     }

@@ -233,6 +233,14 @@ def _inspect_grid(fields: xr.Dataset, report: InspectionReport) -> None:
     if not description.get("global_longitude", True):
         west, east = description["longitude_range"]
         _note(report, "info", "grid", f"the grid is a region, from {west:g} to {east:g} degrees east")
+    elif not description.get("global", True):
+        first, last = description["latitude_range"]
+        _note(
+            report,
+            "info",
+            "grid",
+            f"the grid goes round the globe from latitude {first:g} to {last:g}, short of a pole",
+        )
     if LEVEL in fields.coords:
         report.facts["levels"] = [float(level) for level in fields[LEVEL].values]
 

@@ -11,9 +11,10 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import WeathermillError
+from weathermill.extent import is_global_longitude, is_globe
 from weathermill.fields.choices import Choice, SourceOptions, is_lead
 from weathermill.fields.findings import Finding
-from weathermill.fields.geometry import has_pole_points, is_global_longitude
+from weathermill.fields.geometry import has_pole_points
 from weathermill.fields.survey import ONE_CALENDAR, Source, calendar_fault
 from weathermill.fields.timeaxis import calendar_of, first_text, gaps, usual_step
 from weathermill.fields.vocabulary import CONVENTIONS
@@ -102,7 +103,7 @@ class Overview:
                 + (f", {self.time['repeated']} times repeated" if self.time["repeated"] else "")
             )
         for grid in self.grids:
-            extent = "global" if grid["global"] else ("curvilinear" if grid["curvilinear"] else "a region")
+            extent = grid["extent"]
             poles = ", points on the poles" if grid["poles"] else ""
             lines.append(
                 f"grid      {grid['shape'][0]} x {grid['shape'][1]}, {extent}{poles}, latitude"
@@ -296,6 +297,14 @@ def _most_offers(surveyed: Sequence[Source]) -> int:
     return max(1, len(kinds))
 
 
+def _extent(latitude: np.ndarray, longitude: np.ndarray) -> str:
+    if latitude.ndim == 2:
+        return "curvilinear"
+    if is_globe(latitude, longitude):
+        return "global"
+    return "all longitudes" if is_global_longitude(longitude) else "a region"
+
+
 def _grids(surveyed: Sequence[Source]) -> list[dict[str, Any]]:
     grids: dict[tuple, dict[str, Any]] = {}
     for source in surveyed:
@@ -309,7 +318,7 @@ def _grids(surveyed: Sequence[Source]) -> list[dict[str, Any]]:
                 "latitude": [float(latitude.flat[0]), float(latitude.flat[-1])],
                 "longitude": [float(longitude.flat[0]), float(longitude.flat[-1])],
                 "curvilinear": curvilinear,
-                "global": is_global_longitude(longitude),
+                "extent": _extent(latitude, longitude),
                 "poles": has_pole_points(latitude),
                 "sources": [],
             },

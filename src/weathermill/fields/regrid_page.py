@@ -183,7 +183,8 @@ def render_regrid_report(
 def _grid_text(grid: Mapping[str, Any]) -> str:
     text = f"{grid['kind']}, {' x '.join(map(str, grid['shape']))}"
     if "pole_points" in grid:
-        text += ", global" if grid["global_longitude"] else ", a region"
+        around = ", all longitudes" if grid["global_longitude"] else ", a region"
+        text += ", global" if grid.get("global", grid["global_longitude"]) else around
         text += " with points on the poles" if grid["pole_points"] else ""
     return f"{text}, {grid['hash'][:16]}"
 

@@ -12,10 +12,18 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import GridError, ParameterError
+from weathermill.extent import reaches_poles
 from weathermill.fields.cell_vertices import repeated_cells, unit_vectors
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.geometry import is_global_longitude, octahedral_number
-from weathermill.fields.grids import grid_corners, grid_hash, grid_of, is_point_list
+from weathermill.fields.grids import (
+    grid_corners,
+    grid_hash,
+    grid_of,
+    grid_points,
+    is_point_list,
+    is_rectilinear,
+)
 from weathermill.fields.weights import CONSERVATIVE, METHODS, RegridWeights, weights_key
 
 logger = logging.getLogger(__name__)
@@ -92,6 +100,10 @@ def make_weights(
             ) from error
     matrix = regridder.weights.data
     row, col = np.asarray(matrix.coords, dtype=np.int64)
+    values = np.asarray(matrix.data, dtype=np.float64)
+    if method in ("bilinear", "patch") and not options.get("extrap_method"):
+        kept = _between_rows(source, target)[row]
+        row, col, values = row[kept], col[kept], values[kept]
     if valid is not None and is_point_list(source):
         col = np.flatnonzero(valid)[col]
     order = np.lexsort((col, row))
@@ -99,7 +111,7 @@ def make_weights(
     weights = RegridWeights(
         row=(row[order] + 1).astype(np.int32),
         col=(col[order] + 1).astype(np.int32),
-        s=np.asarray(matrix.data, dtype=np.float64)[order],
+        s=values[order],
         source_shape=grid_shape(source),
         target_shape=grid_shape(target),
         method=method,
@@ -195,6 +207,24 @@ def _without_repeated_cells(
         f"{int(repeated.sum())} cells of the source repeat others, and are left out, so that no area counts twice",
     )
     return ~repeated if valid is None else valid & ~repeated
+
+
+def _between_rows(source: xr.Dataset, target: xr.Dataset) -> np.ndarray:
+    """Return which target points do not lie beyond the last rows of a source that ends short of a pole; bool (points,).
+
+    ESMF closes every grid that goes round the circle by a point on each pole, the mean of the last row: on a band of
+    latitudes that would make up values for the polar caps, which the source does not hold.
+    """
+    latitude, _ = grid_points(target)
+    inside = np.ones(latitude.size, dtype=bool)
+    if not is_rectilinear(source) or not is_global_longitude(source.longitude.values):
+        return inside
+    rows = source.latitude.values
+    for row, pole in zip(rows[[0, -1]], reaches_poles(rows), strict=True):
+        if not pole:
+            beyond = latitude - row if row == rows.max() else row - latitude
+            inside &= beyond <= 1e-9
+    return inside
 
 
 def _is_periodic(grid: xr.Dataset) -> bool:

@@ -26,7 +26,7 @@ from weathermill.fields.grids import (
 METHODS = ("bilinear", "conservative", "conservative_normed", "nearest_s2d", "nearest_d2s", "patch")
 CONSERVATIVE = ("conservative", "conservative_normed")
 
-_LAYOUT = "weathermill-weights-1"
+_LAYOUT = "weathermill-weights-2"
 
 # ESMF's names for methods and normalisations, as its own weight files have them in their attributes.
 _MAP_METHOD = {

@@ -13,8 +13,11 @@ from weathermill.incremental.estimates import estimate_disk, outputs_of
 from weathermill.incremental.memory_estimates import predict_memory, require_memory
 from weathermill.incremental.plan import NodePlan, output_path
 from weathermill.incremental.resources import require_disk
-from weathermill.incremental.shapes import shapes_of
+from weathermill.incremental.shapes import Shapes, shapes_of
+from weathermill.models.registry import ModelConfig
+from weathermill.models.suitability import require_suitable_grid
 from weathermill.parameters import Parameters
+from weathermill.training.spectral import require_circles
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,15 @@ def needs_of(plan: Sequence[NodePlan], catalog: DataCatalog, parameters: Paramet
     ------
     GridError
         If the run will regrid to a grid that there is not: better now than after hours of ingesting.
+    ModelError, ParameterError
+        If the run will train a network that does not suit its grid.
     """
     if not any(entry.runs for entry in plan):
         return Needs()
     if "target_grid" in outputs_of(plan) and parameters.regrid.target is not None:
         named_grid(parameters.regrid.target)
     shapes = shapes_of(catalog, parameters, outputs_of(plan))
+    _require_suitable_network(plan, parameters, shapes)
     lazy = {
         name
         for name in {"fields", "regridded", "normalised"} & outputs_of(plan)
@@ -66,3 +72,14 @@ def needs_of(plan: Sequence[NodePlan], catalog: DataCatalog, parameters: Paramet
     return Needs(
         predict_memory(plan, shapes, parameters, lazy), estimate_disk(plan, catalog, parameters, shapes)
     )
+
+
+def _require_suitable_network(
+    plan: Sequence[NodePlan], parameters: Parameters, shapes: Shapes | None
+) -> None:
+    trains = any(entry.runs and "checkpoints" in entry.node.inputs for entry in plan)
+    if trains and shapes is not None and shapes.axes is not None:
+        latitude, longitude = shapes.axes
+        require_suitable_grid(ModelConfig.from_dict(parameters.model.model_dump()), latitude, longitude)
+        if parameters.train.spectral_weight:
+            require_circles(longitude)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Shapes:
         Those of the network's grid.
     step_hours
         The time step; 6 where one time alone does not tell.
+    axes
+        Latitudes and longitudes of the network's grid in degrees; None where they are not known.
     """
 
     times: int
@@ -53,6 +55,7 @@ class Shapes:
     source: tuple[int, int]
     target: tuple[int, int]
     step_hours: float = 6.0
+    axes: tuple[np.ndarray, np.ndarray] | None = field(default=None, compare=False, repr=False)
 
     @property
     def dynamic(self) -> int:
@@ -114,7 +117,7 @@ def _of_store(store: TensorStore, parameters: Parameters) -> Shapes:
     levels = max((sum(c.variable == other.variable for other in table) for c in table), default=1)
     grid = store.grid_shape
     sizes = (len(store), levels, table.n_prognostic, table.n_forcing, table.n_static)
-    return Shapes(*sizes, grid, grid, store.time_step / 3600)
+    return Shapes(*sizes, grid, grid, store.time_step / 3600, (store.latitude, store.longitude))
 
 
 def _of_fields(fields: xr.Dataset, parameters: Parameters) -> Shapes:
@@ -131,6 +134,10 @@ def _of_fields(fields: xr.Dataset, parameters: Parameters) -> Shapes:
         source,
         _target(parameters, source),
         _step_hours(fields["time"].values) if "time" in fields.coords else 6.0,
+        _axes(
+            parameters,
+            *(fields[name].values if name in fields else None for name in ("latitude", "longitude")),
+        ),
     )
 
 
@@ -157,6 +164,7 @@ def _of_sources(opened: Any, parameters: Parameters) -> Shapes:
         source,
         _target(parameters, source),
         _step_hours(times),
+        _axes(parameters, order.latitude, order.longitude),
     )
 
 
@@ -185,6 +193,22 @@ def _target(parameters: Parameters, source: tuple[int, int]) -> tuple[int, int]:
         return source
     grid = named_grid(parameters.regrid.target)
     return grid.sizes["latitude"], grid.sizes["longitude"]
+
+
+def _axes(
+    parameters: Parameters, latitude: np.ndarray | None, longitude: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Axes of the network's grid: the target's, else the source's where it has rows and columns."""
+    if parameters.regrid.target is not None:
+        grid = named_grid(parameters.regrid.target)
+        latitude, longitude = grid["latitude"].values, grid["longitude"].values
+    if latitude is None or longitude is None:
+        return None
+    for axis in (latitude, longitude):
+        steps = np.diff(axis) if axis.ndim == 1 and axis.size > 1 else np.zeros(1)
+        if not ((steps > 0).all() or (steps < 0).all()):
+            return None
+    return latitude, longitude
 
 
 def _step_hours(times: np.ndarray) -> float:

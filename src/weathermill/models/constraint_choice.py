@@ -34,8 +34,7 @@ def make_constraints(forecaster: Forecaster) -> Constraints:
     ------
     ModelError
         When a name is that of no prognostic variable or channel, a global mean is asked of one that may be missing or
-        asked twice, what the mass of dry air is made of is not predicted, or the zonal filter is asked of circles that do
-        not close.
+        asked twice, what the mass of dry air is made of is not predicted.
     """
     config, table = forecaster.config, forecaster.channels
     std, areas = forecaster.std, _areas(forecaster.latitude)
@@ -53,7 +52,6 @@ def make_constraints(forecaster: Forecaster) -> Constraints:
     if config.zonal_filter is not None:
         # The waves of a field with gaps are not its own.
         channels = [i for i in table.prognostic if not table[i].may_be_missing]
-        _require_circles(forecaster.longitude)
         grid = forecaster.latitude, forecaster.grid_shape[1]
         constraints.append(ZonalFilter(channels, std[channels], *grid, config.zonal_filter))
     if channels := means["conserve_mean"]:
@@ -113,17 +111,6 @@ def _dry_mass(table: ChannelTable) -> tuple[list[int], np.ndarray]:
     thickness[1:] += np.diff(p) / 2
     thickness[:-1] += np.diff(p) / 2
     return [pressure[0], *(i for _, i in levels)], thickness
-
-
-def _require_circles(longitude: np.ndarray) -> None:
-    spacing = 360.0 / len(longitude)
-    if len(longitude) < 4 or np.abs(np.diff(longitude) - spacing).max() > 1e-3 * spacing:
-        raise ModelError(
-            "The zonal filter needs longitudes that are evenly spaced all round the globe; these are "
-            f"{len(longitude)} from {longitude[0]:g} to {longitude[-1]:g}.",
-            where="model.zonal_filter",
-            remedy="Set it to null for a regional grid.",
-        )
 
 
 def _refuse_contradictions(means: dict[str, list[int]], table: ChannelTable) -> None:

@@ -25,6 +25,7 @@ from weathermill.models.files import CONFIG_FILE, read_model, write_model
 from weathermill.models.missing import MissingValues
 from weathermill.models.registry import ModelConfig, build_network
 from weathermill.models.residual import Residual
+from weathermill.models.suitability import require_suitable_grid
 from weathermill.tensors.channels import ChannelTable
 from weathermill.tensors.files import unseal_json
 
@@ -84,6 +85,7 @@ class Forecaster(nn.Module):
         self.trained_with: dict[str, Any] = {}
         self.latitude = np.asarray(latitude, dtype=np.float64)
         self.longitude = np.asarray(longitude, dtype=np.float64)
+        require_suitable_grid(config, self.latitude, self.longitude)
         self.config = config = config.with_edges(self.latitude, self.longitude)
         self.channels, self.time_step = channels, int(time_step)
         self.n_prognostic, self.n_forcing = channels.n_prognostic, channels.n_forcing

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from weathermill.errors import ModelError
 from weathermill.models.harmonics import HarmonicTransform
 from weathermill.models.layers import recomputed
 from weathermill.models.registry import ModelConfig, register_network
+from weathermill.models.suitability import require_sphere
 
 
 class SpectralConvolution(nn.Module):
@@ -97,14 +97,7 @@ class SFNO(nn.Module):
         latitude: np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        edges = config.with_edges(latitude, None).edges
-        if not edges.is_sphere:
-            raise ModelError(
-                "A spherical Fourier neural operator knows no boundary but the sphere; that of this grid is "
-                f"{edges.describe()}.",
-                where="model.name, model.boundary",
-                remedy="Regrid to a global grid (`regrid.target`) with model.boundary auto, or set model.name to unet.",
-            )
+        require_sphere(config.with_edges(latitude, None).edges)
         rows, columns = grid_shape
         latitude = 90.0 - (np.arange(rows) + 0.5) * 180.0 / rows if latitude is None else latitude
         # Set by the training step: recompute each block's activations in the backward pass.

@@ -31,6 +31,18 @@ from weathermill.training.spectral_powers import powers
 FLOOR = 1e-7
 
 
+def require_circles(longitude: np.ndarray) -> None:
+    """Refuse longitudes (degrees) that are not evenly spaced all round the globe; raises `ParameterError`."""
+    spacing = np.diff(np.asarray(longitude, dtype=np.float64))
+    around = spacing.size and np.abs(spacing - 360.0 / len(longitude)).max() < 1e-3 * 360.0 / len(longitude)
+    if not around:
+        raise ParameterError(
+            "The spectral term needs longitudes that are evenly spaced all round the globe.",
+            where="train.spectral_weight",
+            remedy="Leave it zero for a regional grid.",
+        )
+
+
 class SpectralTerm(nn.Module):
     r"""The sum over zonal wavenumbers of :math:`S_k - E_k`, never negative.
 
@@ -68,16 +80,7 @@ class SpectralTerm(nn.Module):
                 f"The spectral term has the weight {weight}; it must be positive.",
                 where="train.spectral_weight",
             )
-        spacing = np.diff(np.asarray(longitude, dtype=np.float64))
-        around = spacing.size and np.abs(spacing - 360.0 / len(longitude)).max() < 1e-3 * 360.0 / len(
-            longitude
-        )
-        if not around:
-            raise ParameterError(
-                "The spectral term needs longitudes that are evenly spaced all round the globe.",
-                where="train.spectral_weight",
-                remedy="Leave it zero for a regional grid.",
-            )
+        require_circles(longitude)
         self.weight = float(weight)
         areas = np.asarray(area_weights, dtype=np.float64)
         areas = areas.mean(axis=1) if areas.ndim == 2 else areas

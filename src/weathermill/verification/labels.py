@@ -101,7 +101,11 @@ def channel_units(scores: xr.Dataset, channel: str) -> str:
 
 def region_label(region: str) -> str:
     """Return a region's name in words."""
-    names = {"extratropics_north": "northern extratropics", "extratropics_south": "southern extratropics"}
+    names = {
+        "domain": "whole domain",
+        "extratropics_north": "northern extratropics",
+        "extratropics_south": "southern extratropics",
+    }
     return names.get(region, region.replace("_", " "))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import VerificationError
+from weathermill.verification.regions import whole_region
 from weathermill.verification.scores import CLIMATOLOGY, FORECAST, PERSISTENCE
 
 #: The channels that verification pages show first, in the order of WeatherBench 2's headline scores.
@@ -74,7 +75,7 @@ def scores_to_metrics(
     scores: xr.Dataset,
     *,
     leads: Sequence[float] | None = None,
-    regions: Sequence[str] = ("global",),
+    regions: Sequence[str] | None = None,
     names: Sequence[str] = ("rmse", "acc", "bias", "activity"),
 ) -> dict[str, float]:
     """Flatten the forecast's scores to named numbers, as an experiment tracker takes them.
@@ -86,7 +87,7 @@ def scores_to_metrics(
     leads
         Lead times in hours; by default those of `headline_leads`.
     regions
-        Regions; those other than the first are part of the name.
+        Regions; those other than the first are part of the name. By default all cells: the globe, or the whole domain.
     names
         Which scores.
 
@@ -101,6 +102,7 @@ def scores_to_metrics(
     leads = (
         headline_leads(scores["lead_time"].to_numpy()) if leads is None else [float(lead) for lead in leads]
     )
+    regions = [whole_region(scores["region"].to_numpy())] if regions is None else regions
     metrics: dict[str, float] = {}
     forecast = scores.sel(source=FORECAST)
     for region in regions:

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from weathermill.errors import UnwritableOutputError
 from weathermill.verification import times as clock
 from weathermill.verification.labels import counted, number, units_label
+from weathermill.verification.regions import whole_region
 from weathermill.verification.skill_tables import (
     correction_table,
     headline_table,
@@ -136,6 +137,7 @@ def render_model_card(
     template = environment.from_string(
         files("weathermill.verification").joinpath("templates/model_card.html.j2").read_text("utf-8")
     )
+    whole = whole_region(scores["region"].to_numpy())
     sources = data.get("sources", data.get("Sources", ()))
     return template.render(
         title=title,
@@ -148,7 +150,7 @@ def render_model_card(
         skill_tables=[
             headline_table(scores, intervals, region=region)
             for region in scores["region"].to_numpy().tolist()
-            if region == "global" or scores.sizes["region"] <= MOST_REGION_TABLES
+            if region == whole or scores.sizes["region"] <= MOST_REGION_TABLES
         ],
         region_table=region_table(scores) if scores.sizes["region"] > 1 else None,
         season_table=season_table(seasons) if seasons is not None and seasons.sizes["season"] > 1 else None,

@@ -16,6 +16,7 @@ from weathermill.errors import VerificationError
 from weathermill.verification.labels import channel_units, display_units, long_name, region_label
 from weathermill.verification.maps import forecast_maps
 from weathermill.verification.metrics import headline_channels
+from weathermill.verification.regions import whole_region
 from weathermill.verification.scorecards import comparison_scorecard, scorecard
 from weathermill.verification.scores import CLIMATOLOGY, DIMENSIONAL
 from weathermill.verification.style import new_figure, source_style, styled
@@ -39,7 +40,7 @@ def skill_curves(
     *,
     channels: Sequence[str] | None = None,
     metric: str = "rmse",
-    region: str = "global",
+    region: str | None = None,
     intervals: xr.Dataset | None = None,
     title: str | None = None,
 ) -> Figure:
@@ -54,7 +55,7 @@ def skill_curves(
     metric
         A score: "rmse", "acc", "bias", "activity", ...
     region
-        Which region.
+        Which region; all cells by default.
     intervals
         Confidence intervals with ``<metric>_lower`` and ``<metric>_upper``, from
         `weathermill.verification.significance.confidence_intervals`; drawn as shading.
@@ -65,6 +66,7 @@ def skill_curves(
     -------
     matplotlib.figure.Figure
     """
+    region = region or whole_region(scores["region"].to_numpy())
     names = scores["channel"].to_numpy().tolist()
     channels = headline_channels(names) if channels is None else list(channels)
     columns = min(3, len(channels))

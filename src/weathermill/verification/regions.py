@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from weathermill.errors import EmptySelectionError, ParameterError
+from weathermill.extent import is_global_longitude, is_globe, reaches_poles
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Region:
 
 
 GLOBAL = Region("global")
+#: All cells of a grid that does not cover the globe.
+DOMAIN = Region("domain")
 #: WeatherBench 2 and WMO split the globe at 20 degrees.
 DEFAULT_REGIONS = (
     GLOBAL,
@@ -65,6 +68,52 @@ DEFAULT_REGIONS = (
     Region("extratropics_north", 20.0, 90.0),
     Region("extratropics_south", -90.0, -20.0),
 )
+
+
+def standard_regions(latitude: np.ndarray, longitude: np.ndarray) -> list[Region]:
+    """Return the regions that are scored on a grid: all of it first, then latitude bands.
+
+    A grid of the globe has `DEFAULT_REGIONS`, as far as they hold a cell. Any other has the whole domain, which is not
+    called global, and those bands that it covers whole: the tropics of a map of Europe are not the tropics.
+
+    Parameters
+    ----------
+    latitude, longitude
+        Degrees; one-dimensional, or both two-dimensional.
+    """
+    latitude, longitude = np.asarray(latitude, float), np.asarray(longitude, float)
+    if latitude.ndim != 1:
+        return [DOMAIN]
+    if is_globe(latitude, longitude):
+        return [region for region in DEFAULT_REGIONS if region.contains(latitude, longitude).any()]
+    bands = DEFAULT_REGIONS[1:] if is_global_longitude(longitude) else ()
+    south, north = _extent(latitude)
+    return [
+        DOMAIN,
+        *(
+            band
+            for band in bands
+            if south <= band.south and band.north <= north and band.contains(latitude, longitude).any()
+        ),
+    ]
+
+
+def _extent(latitude: np.ndarray) -> tuple[float, float]:
+    """Southern and northern edge of the cells of rows; the pole where these reach it."""
+    if latitude.size < 2:
+        return float(latitude[0]), float(latitude[0])
+    steps = np.abs(np.diff(latitude))[[0, -1]] / 2
+    edges = [
+        np.copysign(90.0, row) if pole else row + np.copysign(step, row - latitude.mean())
+        for row, pole, step in zip(latitude[[0, -1]], reaches_poles(latitude), steps, strict=True)
+    ]
+    return float(min(edges)), float(max(edges))
+
+
+def whole_region(names: Iterable[str]) -> str:
+    """Return which of the names of regions is that of all cells: ``global``, else ``domain``, else the first one."""
+    names = [str(name) for name in names]
+    return next((region.name for region in (GLOBAL, DOMAIN) if region.name in names), names[0])
 
 
 def region_masks(regions: Sequence[Region], latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from weathermill.errors import VerificationError
 from weathermill.verification.labels import region_label, short_name
 from weathermill.verification.metrics import rmse_ratio
+from weathermill.verification.regions import whole_region
 from weathermill.verification.style import new_figure, styled
 
 
@@ -21,7 +22,7 @@ def scorecard(
     scores: xr.Dataset,
     *,
     reference: str = "persistence",
-    region: str = "global",
+    region: str | None = None,
     channels: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
@@ -34,7 +35,7 @@ def scorecard(
     reference
         The source to compare with.
     region
-        Which region.
+        Which region; all cells by default.
     channels
         Channels to show; all by default.
     title
@@ -45,6 +46,7 @@ def scorecard(
     matplotlib.figure.Figure
         Per cent of the reference's RMSE: negative (blue) where the forecast is better.
     """
+    region = region or whole_region(scores["region"].to_numpy())
     ratio = rmse_ratio(scores, reference).sel(region=region)
     if channels is not None:
         ratio = ratio.sel(channel=list(channels))
@@ -79,7 +81,7 @@ def region_scorecard(
 def comparison_scorecard(
     comparison: xr.Dataset,
     *,
-    region: str = "global",
+    region: str | None = None,
     season: str | None = None,
     names: tuple[str, str] = ("this run", "the other"),
     title: str | None = None,
@@ -91,7 +93,7 @@ def comparison_scorecard(
     comparison
         From `weathermill.verification.significance.compare`, or from `weathermill.verification.seasons.compare_seasons`.
     region
-        Which region.
+        Which region; all cells by default.
     season
         Which season, of a comparison by season.
     names
@@ -99,6 +101,7 @@ def comparison_scorecard(
     title
         Title of the figure.
     """
+    region = region or whole_region(comparison["region"].to_numpy())
     here = comparison.sel(region=region)
     count, when = str(comparison.attrs.get("n_init_times", "?")), ""
     if season is not None:

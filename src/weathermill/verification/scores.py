@@ -25,7 +25,7 @@ from weathermill.verification.formulas import (
     sums_of_climatology,
 )
 from weathermill.verification.moments import MOMENTS, accumulate_moments, runs_of_patterns
-from weathermill.verification.regions import DEFAULT_REGIONS, GLOBAL, Region, region_masks
+from weathermill.verification.regions import GLOBAL, Region, region_masks, standard_regions
 
 __all__ = ["CLIMATOLOGY", "DIMENSIONAL", "FORECAST", "PERSISTENCE", "SCORES", "ScoreAccumulator", "to_frame"]
 
@@ -47,12 +47,11 @@ class ScoreAccumulator:
     area_weights
         Cell areas up to a factor, (latitude,) or (latitude, longitude).
     latitude, longitude
-        Cell centres in degrees; without them only the global region is scored.
+        Cell centres in degrees; without them all cells are scored as one region, which is taken to be the globe.
     units
         Units of the channels: a sequence in their order, or a mapping from name to units.
     regions
-        Regions to score; by default global, tropics and the extratropics of either hemisphere, as far as the
-        grid reaches into them.
+        Regions to score; those of `weathermill.verification.regions.standard_regions` by default.
     attrs
         Attributes for the result, such as how the climatology was made.
 
@@ -270,11 +269,7 @@ class ScoreAccumulator:
             regions = (
                 list(self._regions)
                 if self._regions is not None
-                else [
-                    region
-                    for region in DEFAULT_REGIONS
-                    if region.contains(self._latitude, self._longitude).any()
-                ]
+                else standard_regions(self._latitude, self._longitude)
             )
             masks = region_masks(regions, self._latitude, self._longitude)
         self._runs, self._membership = runs_of_patterns(masks)

@@ -17,8 +17,9 @@ from weathermill.verification.labels import (
     short_name,
 )
 from weathermill.verification.metrics import headline_channels, headline_leads, rmse_ratio
+from weathermill.verification.regions import whole_region
 from weathermill.verification.scores import CLIMATOLOGY, FORECAST, PERSISTENCE
-from weathermill.verification.spectra import band_ratio
+from weathermill.verification.spectra import band_ratio, goes_round
 from weathermill.verification.summary import SUMMARY_LEADS
 
 REGRESSION = "regression"
@@ -33,7 +34,7 @@ def table_leads(scores: xr.Dataset) -> list[float]:
 
 
 def headline_table(
-    scores: xr.Dataset, intervals: xr.Dataset | None = None, *, region: str = "global"
+    scores: xr.Dataset, intervals: xr.Dataset | None = None, *, region: str | None = None
 ) -> dict[str, Any]:
     """Lay out the scores of the headline channels, a row per channel and lead time.
 
@@ -43,6 +44,7 @@ def headline_table(
         ``title``, ``columns`` and ``groups``: ``label`` (the channel with units) and ``rows`` of cells with
         ``text``, ``interval`` and ``kind`` ("better", "worse" or "").
     """
+    region = region or whole_region(scores["region"].to_numpy())
     leads, references = table_leads(scores), _references(scores)
     ratios = {name: rmse_ratio(scores, name).sel(region=region) for name in references}
     has_anomalies = bool(np.isfinite(scores["acc"].sel(source=FORECAST)).any())
@@ -83,8 +85,9 @@ def headline_table(
     return {"title": _capital(title), "columns": columns, "groups": groups}
 
 
-def ratio_table(scores: xr.Dataset, *, region: str = "global") -> dict[str, Any]:
+def ratio_table(scores: xr.Dataset, *, region: str | None = None) -> dict[str, Any]:
     """Lay out the RMSE ratios to the baselines of all channels."""
+    region = region or whole_region(scores["region"].to_numpy())
     leads, references = table_leads(scores), _references(scores)
     ratios = {name: rmse_ratio(scores, name).sel(region=region) for name in references}
     rows = []
@@ -121,8 +124,9 @@ def region_table(scores: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def season_table(seasons: xr.Dataset, *, region: str = "global") -> dict[str, Any]:
+def season_table(seasons: xr.Dataset, *, region: str | None = None) -> dict[str, Any]:
     """Lay out the mean over channels of the RMSE ratios to the baselines, a row per season of the valid time."""
+    region = region or whole_region(seasons["region"].to_numpy())
     leads, references = table_leads(seasons), _references(seasons)[:2]
     forecast = seasons["rmse"].sel(source=FORECAST, region=region)
     rows = []
@@ -135,6 +139,7 @@ def season_table(seasons: xr.Dataset, *, region: str = "global") -> dict[str, An
         count = seasons["n_init"].sel(season=season, source=FORECAST, region=region)
         rows.append({"label": f"{season} ({_range(count)} initial times)", "cells": cells})
     return {
+        "title": region_label(region),
         "columns": [f"{lead:g} h / {_SHORT[name]}" for name in references for lead in leads],
         "rows": rows,
     }
@@ -148,7 +153,7 @@ def stability_statement(stability: xr.Dataset | None) -> str:
     margin = float(stability.attrs.get("margin_std", 1.0))
     text = (
         f"{stability.sizes['rollout']} forecasts from the test period ran freely for {days:g} days. Values count as"
-        " outside when they leave the range that the training period had anywhere on the globe by more than"
+        " outside when they leave the range that the training period had anywhere on the grid by more than"
         f" {margin:g} standard deviation{'' if margin == 1 else 's'}. "
     )
     until = stability["stable_until"].min("rollout")
@@ -206,14 +211,17 @@ def correction_table(stability: xr.Dataset | None) -> dict[str, Any] | None:
     return {"columns": [f"{lead / 24:g} d" for lead in leads], "rows": rows}
 
 
-def spectrum_table(spectra: xr.Dataset | None, *, region: str = "global") -> dict[str, Any] | None:
+def spectrum_table(spectra: xr.Dataset | None, *, region: str | None = None) -> dict[str, Any] | None:
     """Lay out forecast over true power by bands of wavenumbers, as `headline_table` does scores; None without spectra."""
     if spectra is None:
         return None
+    region = region or whole_region(spectra["region"].to_numpy())
     ratio, leads = band_ratio(spectra).sel(region=region), headline_leads(spectra["lead_time"].to_numpy())[:4]
     bands = ratio["band"].to_numpy().tolist()
     return {
-        "columns": ["Lead", *(f"Waves {band}" for band in bands)],
+        "title": region_label(region),
+        "waves": "zonal wavenumbers" if goes_round(spectra) else "numbers of half waves across the domain",
+        "columns": ["Lead", *(f"{_waves(spectra)} {band}" for band in bands)],
         "groups": [
             {
                 "label": long_name(channel),
@@ -231,6 +239,10 @@ def spectrum_table(spectra: xr.Dataset | None, *, region: str = "global") -> dic
             for channel in headline_channels(ratio["channel"].to_numpy().tolist(), limit=4)
         ],
     }
+
+
+def _waves(spectra: xr.Dataset) -> str:
+    return "Waves" if goes_round(spectra) else "Half waves"
 
 
 def _power_cell(ratio: float) -> dict[str, str]:
@@ -257,8 +269,9 @@ def stability_limit(stability: xr.Dataset | None) -> str:
     )
 
 
-def skill_tiles(scores: xr.Dataset, *, region: str = "global") -> list[dict[str, str]]:
+def skill_tiles(scores: xr.Dataset, *, region: str | None = None) -> list[dict[str, str]]:
     """Pick the numbers that a card shows first."""
+    region = region or whole_region(scores["region"].to_numpy())
     tiles = []
     leads = table_leads(scores)
     for name in _references(scores)[:2]:

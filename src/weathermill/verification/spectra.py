@@ -5,6 +5,10 @@ a field f on a latitude circle of N points with discrete Fourier coefficients F_
 is ``P_k = c_k |F_k|^2 / N^2`` with c = 1 for k = 0 and the Nyquist wavenumber, 2 otherwise, so that ``sum
 P_k`` is the mean square of the field (Parseval). It is averaged over latitudes with area weights, and over
 initial times.
+
+Rows that do not go round the circle are not periodic: a Fourier transform would see a jump at the seam and spread it over
+all wavenumbers. They are transformed by cosines instead (Denis, Cote and Laprise, 2002,
+doi:10.1175/1520-0493(2002)130<1812:SDOTDA>2.0.CO;2), whose k-th has k half waves across the domain.
 """
 
 from __future__ import annotations
@@ -18,12 +22,14 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from weathermill.errors import VerificationError
+from weathermill.extent import is_global_longitude
 from weathermill.verification.labels import channel_units, long_name, region_label, squared_units_label
 from weathermill.verification.metrics import headline_channels, headline_leads
-from weathermill.verification.regions import DEFAULT_REGIONS, Region
+from weathermill.verification.regions import Region, standard_regions, whole_region
 from weathermill.verification.style import new_figure, source_style, styled
 
 TRUTH = "truth"
+_HALF_WAVES = "number of half waves across the domain"
 
 
 def zonal_power(fields: np.ndarray) -> np.ndarray:
@@ -54,6 +60,27 @@ def zonal_power(fields: np.ndarray) -> np.ndarray:
     return power
 
 
+def cosine_power(fields: np.ndarray) -> np.ndarray:
+    """Return the power by number of half waves across the domain, of rows that do not go round the circle.
+
+    Parameters
+    ----------
+    fields
+        (..., longitude), evenly spaced.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (..., longitude); sums to the mean square over the row.
+    """
+    fields = np.asarray(fields)
+    mean = fields.mean(axis=-1, dtype=np.float64)
+    centred = fields - mean[..., None].astype(fields.dtype)
+    power = scipy.fft.dct(centred, type=2, norm="ortho", axis=-1).astype(np.float64) ** 2 / fields.shape[-1]
+    power[..., 0] = mean**2
+    return power
+
+
 class SpectrumAccumulator:
     """Mean zonal spectra of forecasts and truth by channel, region and lead time, in one pass.
 
@@ -65,13 +92,13 @@ class SpectrumAccumulator:
         Lead times in hours for which to take spectra (a few are enough).
     area_weights
         (latitude,) cell areas.
-    latitude
-        Degrees.
+    latitude, longitude
+        Degrees; without longitudes, rows go round the circle. Rows that do not have waves across the domain.
     units
         By channel.
     regions
-        Latitude bands (boxes have no zonal wavenumber); by default global, tropics and extratropics as far as
-        the grid reaches.
+        Latitude bands (boxes have no zonal wavenumber); those of
+        `weathermill.verification.regions.standard_regions` by default.
     """
 
     def __init__(
@@ -80,15 +107,21 @@ class SpectrumAccumulator:
         lead_times: Sequence[float],
         area_weights: np.ndarray,
         latitude: np.ndarray,
+        longitude: np.ndarray | None = None,
         *,
         units: Sequence[str] | None = None,
-        regions: Sequence[Region] = DEFAULT_REGIONS,
+        regions: Sequence[Region] | None = None,
     ) -> None:
         self.channels = [str(name) for name in channels]
         self.lead_times = np.asarray(lead_times, dtype=float)
         self.units = list(units) if units is not None else [""] * len(self.channels)
         weights = np.asarray(area_weights, dtype=np.float64)
         weights = weights.mean(axis=1) if weights.ndim == 2 else weights
+        self.around = longitude is None or is_global_longitude(longitude)
+        if regions is None:
+            regions = standard_regions(
+                latitude, np.arange(0.0, 360.0, 30.0) if longitude is None else longitude
+            )
         self.regions, rows = [], []
         for region in regions:
             mask = region.contains(np.asarray(latitude), np.zeros(1))[:, 0]
@@ -132,13 +165,13 @@ class SpectrumAccumulator:
                     self._add(source, known.index(lead), fields)
 
     def _add(self, source: str, slot: int, fields: np.ndarray) -> None:
-        n_waves = fields.shape[-1] // 2 + 1
+        n_waves = fields.shape[-1] // 2 + 1 if self.around else fields.shape[-1]
         shape = (len(self.channels), len(self.regions), len(self.lead_times), n_waves)
         sums = self._sums.setdefault(source, np.zeros(shape))
         counts = self._counts.setdefault(source, np.zeros(len(self.lead_times), dtype=np.int64))
         for channel, field in enumerate(fields):
             # A latitude circle with a gap has no spectrum: its row is left to the others.
-            power = zonal_power(field)
+            power = zonal_power(field) if self.around else cosine_power(field)
             whole = np.isfinite(power).all(axis=-1)
             weights = self._rows * whole
             total = weights.sum(axis=1, keepdims=True)
@@ -151,6 +184,7 @@ class SpectrumAccumulator:
         if not self._sums:
             raise VerificationError("no spectrum was accumulated", remedy="Call update before result.")
         sources = sorted(self._sums)
+        waves = "zonal wavenumber" if self.around else _HALF_WAVES
         with np.errstate(invalid="ignore"):
             power = np.stack([self._sums[s] / self._counts[s][None, None, :, None] for s in sources])
         return xr.Dataset(
@@ -158,7 +192,7 @@ class SpectrumAccumulator:
                 "power": (
                     ("source", "channel", "region", "lead_time", "wavenumber"),
                     power,
-                    {"long_name": "variance by zonal wavenumber"},
+                    {"long_name": f"variance by {waves}"},
                 )
             },
             coords={
@@ -166,11 +200,16 @@ class SpectrumAccumulator:
                 "channel": self.channels,
                 "region": [region.name for region in self.regions],
                 "lead_time": ("lead_time", self.lead_times, {"units": "h", "long_name": "lead time"}),
-                "wavenumber": ("wavenumber", np.arange(power.shape[-1]), {"long_name": "zonal wavenumber"}),
+                "wavenumber": ("wavenumber", np.arange(power.shape[-1]), {"long_name": waves}),
                 "units": ("channel", self.units),
             },
-            attrs={"title": "Zonal power spectra"},
+            attrs={"title": "Zonal power spectra" if self.around else "Power spectra along latitude circles"},
         )
+
+
+def goes_round(spectra: xr.Dataset) -> bool:
+    """Return whether spectra are by zonal wavenumber, and not by half waves across a domain."""
+    return spectra["wavenumber"].attrs.get("long_name") != _HALF_WAVES
 
 
 def spectral_ratio(spectra: xr.Dataset, *, source: str = "forecast") -> xr.DataArray:
@@ -214,7 +253,7 @@ def spectra_plot(
     *,
     channels: Sequence[str] | None = None,
     leads: Sequence[float] | None = None,
-    region: str = "global",
+    region: str | None = None,
     title: str | None = None,
 ) -> Figure:
     """Draw spectra of truth and forecasts, and their ratio below, a column per channel.
@@ -228,10 +267,11 @@ def spectra_plot(
     leads
         Lead times in hours; by default up to four headline ones.
     region
-        Which region.
+        Which region; all cells by default.
     title
         Title of the figure.
     """
+    region = region or whole_region(spectra["region"].to_numpy())
     names = spectra["channel"].to_numpy().tolist()
     channels = headline_channels(names, limit=3) if channels is None else list(channels)
     leads = headline_leads(spectra["lead_time"].to_numpy())[:4] if leads is None else list(leads)
@@ -265,10 +305,12 @@ def spectra_plot(
         if np.isfinite(lowest):
             upper.set_ylim(bottom=max(upper.get_ylim()[0], 1e-3 * lowest))
         lower.set_ylabel("Forecast / truth")
-        lower.set_xlabel("Zonal wavenumber")
+        lower.set_xlabel("Zonal wavenumber" if goes_round(spectra) else "Half waves across the domain")
         _wave_ticks(lower, int(waves[-1]))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
-    figure.suptitle(title or f"Zonal power spectra, {region_label(region)}", fontsize=9.5)
+    figure.suptitle(
+        title or f"{spectra.attrs.get('title', 'Zonal power spectra')}, {region_label(region)}", fontsize=9.5
+    )
     return figure
 
 

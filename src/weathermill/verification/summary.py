@@ -9,6 +9,7 @@ import xarray as xr
 
 from weathermill.verification.labels import channel_units, counted, number, region_label, short_name
 from weathermill.verification.metrics import headline_channels, rmse_ratio
+from weathermill.verification.regions import whole_region
 from weathermill.verification.scores import CLIMATOLOGY, FORECAST, PERSISTENCE
 from weathermill.verification.seasons import enough_blocks, seasons_within
 
@@ -20,7 +21,7 @@ def text_summary(
     *,
     channels: Sequence[str] | None = None,
     leads: Sequence[float] = SUMMARY_LEADS,
-    region: str = "global",
+    region: str | None = None,
     notes: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
 ) -> str:
@@ -36,7 +37,7 @@ def text_summary(
         Lead times in hours; those that the scores lack are left out (without any, the first and the last are
         shown).
     region
-        Which region.
+        Which region; all cells by default.
     notes
         Sentences to add, such as that the data are simulated.
     links
@@ -52,6 +53,7 @@ def text_summary(
     channels = (
         headline_channels(scores["channel"].to_numpy().tolist()) if channels is None else list(channels)
     )
+    region = region or whole_region(scores["region"].to_numpy())
     here = scores.sel(region=region)
     references = [name for name in (PERSISTENCE, CLIMATOLOGY) if name in scores["source"]]
     ratios = {name: rmse_ratio(scores, name).sel(region=region) for name in references}
@@ -95,7 +97,7 @@ def text_summary(
 
 
 def comparison_summary(
-    comparison: xr.Dataset, *, names: tuple[str, str] = ("this run", "the other"), region: str = "global"
+    comparison: xr.Dataset, *, names: tuple[str, str] = ("this run", "the other"), region: str | None = None
 ) -> str:
     """Summarise the comparison of two runs in plain text.
 
@@ -106,8 +108,9 @@ def comparison_summary(
     names
         Of the run judged and of the one it is compared with.
     region
-        Which region.
+        Which region; all cells by default.
     """
+    region = region or whole_region(comparison["region"].to_numpy())
     here = comparison.sel(region=region)
     leads = [lead for lead in SUMMARY_LEADS if lead in here["lead_time"]] or [float(here["lead_time"][-1])]
     level = 100 * float(comparison.attrs.get("level", 0.95))
@@ -162,8 +165,9 @@ def _season_lines(comparison: xr.Dataset, region: str) -> list[str]:
     return lines
 
 
-def crossing(scores: xr.Dataset, reference: str, *, region: str = "global") -> float | None:
+def crossing(scores: xr.Dataset, reference: str, *, region: str | None = None) -> float | None:
     """Return the first lead time (h) with a mean RMSE ratio to a reference of 1 or more; None without one."""
+    region = region or whole_region(scores["region"].to_numpy())
     mean = rmse_ratio(scores, reference).sel(region=region).mean("channel", skipna=True)
     lost = np.flatnonzero(mean.to_numpy() >= 1.0)
     return float(scores["lead_time"].to_numpy()[lost[0]]) if lost.size else None

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import xarray as xr
 
-from weathermill.verification.labels import counted, long_name
+from weathermill.verification.labels import counted, long_name, region_label
+from weathermill.verification.regions import whole_region
+from weathermill.verification.spectra import goes_round
 
 REGIONS = (
     "RMSE of the forecast relative to that of persistence (%), by region and lead time, mean over channels. Blue: the"
     " forecast is better."
 )
-SPECTRA = (
-    "Power by zonal wavenumber, mean over latitudes (by area) and initial times. Above: truth (black) and forecasts by lead"
-    " time. Below: forecast over truth; the axis ends at 0.1 and 10."
-)
 STABILITY = (
-    "Free rollouts by lead time: the range of all values on the globe (shading) and the area mean of each rollout, against"
+    "Free rollouts by lead time: the range of all values on the grid (shading) and the area mean of each rollout, against"
     " the range of the training period widened by one standard deviation (dashed)."
 )
 LOSS = "Training and validation loss, and the learning rate, by epoch. The star marks the weights that were kept."
@@ -26,7 +24,7 @@ def curves(what: str, scores: xr.Dataset, intervals: xr.Dataset) -> str:
     inits = counted(scores.sizes["init_time"], "initial time")
     level = 100 * float(intervals.attrs.get("level", 0.95))
     return (
-        f"{what} by lead time, global, of forecasts from {inits} and of the baselines. Shading: {level:g} % intervals,"
+        f"{what} by lead time, {_everywhere(scores)}, of forecasts from {inits} and of the baselines. Shading: {level:g} % intervals,"
         " block bootstrap over initial times."
     )
 
@@ -39,10 +37,24 @@ def correlation_note(scores: xr.Dataset) -> str:
     return note
 
 
-def scorecard(reference: str) -> str:
+def spectra(spectra: xr.Dataset) -> str:
+    """Describe spectra."""
+    waves = "zonal wavenumber" if goes_round(spectra) else "number of half waves across the domain"
+    return (
+        f"Power by {waves}, mean over latitudes (by area) and initial times. Above: truth (black) and forecasts by lead"
+        " time. Below: forecast over truth; the axis ends at 0.1 and 10."
+    )
+
+
+def _everywhere(scores: xr.Dataset) -> str:
+    """What the region of all cells is called in words."""
+    return region_label(whole_region(scores["region"].to_numpy()))
+
+
+def scorecard(reference: str, scores: xr.Dataset) -> str:
     """Describe a scorecard against a baseline."""
     return (
-        f"RMSE of the forecast relative to that of {reference} (%), global, by channel and lead time. Blue: the forecast is"
+        f"RMSE of the forecast relative to that of {reference} (%), {_everywhere(scores)}, by channel and lead time. Blue: the forecast is"
         " better."
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from weathermill.extent import is_global_longitude, is_globe
 from weathermill.models.forecaster import Forecaster
 from weathermill.parameters import TrainParameters
 from weathermill.tensors.store import TensorStore
@@ -74,8 +75,11 @@ def data_facts(store: TensorStore) -> dict[str, Any]:
 def grid_facts(store: TensorStore) -> dict[str, Any]:
     """The grid of the network."""
     rows, columns = store.grid_shape
+    around = is_global_longitude(store.longitude)
+    extent = "all longitudes, a band of latitudes" if around else "a region"
     return {
         "size": f"{rows} x {columns}",
+        "extent": "the globe" if is_globe(store.latitude, store.longitude) else extent,
         "latitude": f"{store.latitude[0]:g} to {store.latitude[-1]:g} degrees",
         "longitude": f"{store.longitude[0]:g} to {store.longitude[-1]:g} degrees",
     }

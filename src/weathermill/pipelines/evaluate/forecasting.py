@@ -17,7 +17,7 @@ from weathermill.tensors.store import TensorStore
 from weathermill.verification import times as clock
 from weathermill.verification.baselines import Climatology
 from weathermill.verification.metrics import headline_leads
-from weathermill.verification.regions import DEFAULT_REGIONS, Region
+from weathermill.verification.regions import Region, standard_regions
 from weathermill.verification.regression import LinearRegression
 from weathermill.verification.scores import FORECAST, ScoreAccumulator
 from weathermill.verification.spectra import SpectrumAccumulator
@@ -101,7 +101,7 @@ def score_forecasts(
         latitude=store.latitude,
         longitude=store.longitude,
         units=[c.units for c in channels],
-        regions=[*_standard_regions(store), *boxes],
+        regions=[*standard_regions(store.latitude, store.longitude), *boxes],
         attrs=reference.attrs,
     )
     spectra = SpectrumAccumulator(
@@ -109,6 +109,7 @@ def score_forecasts(
         headline_leads(leads),
         store.area_weights,
         store.latitude,
+        store.longitude,
         units=[c.units for c in channels],
     )
     all_times = clock.from_seconds(store.times, store.calendar)
@@ -136,10 +137,6 @@ def score_forecasts(
                 spectra.update(forecast[:, None], truth[:, None], lead_times=[leads[step]])
                 progress.update(len(batch))
     return accumulator.result(), spectra.result()
-
-
-def _standard_regions(store: TensorStore) -> list[Region]:
-    return [region for region in DEFAULT_REGIONS if region.contains(store.latitude, store.longitude).any()]
 
 
 def example_forecast(store: TensorStore, forecaster: Forecaster, *, steps: int) -> xr.Dataset:

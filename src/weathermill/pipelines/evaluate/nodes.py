@@ -123,9 +123,13 @@ def draw_figures(
             + captions.correlation_note(scores),
             plots.acc_curves(scores, channels=channels, intervals=intervals),
         ),
-        CardFigure("skill", captions.scorecard("persistence"), scorecard(scores, reference="persistence")),
-        CardFigure("skill", captions.scorecard("climatology"), scorecard(scores, reference="climatology")),
-        CardFigure("spectra", captions.SPECTRA, spectra_plot(spectra, channels=channels[:3])),
+        CardFigure(
+            "skill", captions.scorecard("persistence", scores), scorecard(scores, reference="persistence")
+        ),
+        CardFigure(
+            "skill", captions.scorecard("climatology", scores), scorecard(scores, reference="climatology")
+        ),
+        CardFigure("spectra", captions.spectra(spectra), spectra_plot(spectra, channels=channels[:3])),
         CardFigure("training", captions.LOSS, plots.loss_curves(history.to_dict("records"))),
     ]
     names = ["skill_rmse", "skill_acc", "scorecard_persistence", "scorecard_climatology", "spectra", "loss"]

@@ -87,3 +87,20 @@ def test_levels_that_differ_give_flat_names(make_source):
     parameters = overview([source], ["a"]).parameters()
     assert parameters["variables"] == [] and parameters["levels"] is None
     assert parameters["surface_variables"] == ["geopotential_500", "temperature_850"]
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "extent"),
+    [
+        (np.linspace(80, -80, 9), np.arange(16) * 22.5, "global"),
+        (np.linspace(40, -40, 9), np.arange(16) * 22.5, "all longitudes"),
+        (np.linspace(60, 40, 9), np.arange(16) * 2.5, "a region"),
+    ],
+)
+def test_a_band_of_latitudes_is_not_called_global(make_source, latitude, longitude, extent):
+    source = make_source()
+    source = source.isel(latitude=[0] * 9, longitude=[0] * 16).assign_coords(
+        latitude=("latitude", latitude, source.latitude.attrs),
+        longitude=("longitude", longitude, source.longitude.attrs),
+    )
+    assert f"9 x 16, {extent}, latitude" in overview([source], ["a.nc"]).to_text()

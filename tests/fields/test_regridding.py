@@ -498,3 +498,19 @@ def test_agrees_with_weights_that_real_esmf_made(layouts, case):
         (reference["S"], (reference["row"] - 1, reference["col"] - 1)), shape=ours.shape
     )
     assert abs(ours - theirs).max() < 1e-10
+
+
+@pytest.mark.parametrize("method", ["bilinear", "patch"])
+def test_a_band_of_latitudes_makes_up_no_polar_caps(method, target):
+    longitude = np.arange(0, 360, 7.5)
+    for latitude, held in (
+        (np.arange(40, -41, -5.0), (-40, 40)),
+        (np.arange(90, -1, -5.0), (0, 90)),
+        (np.arange(-2.5, -88, -5.0), (-90, -2.5)),
+        (np.arange(87.5, -88, -5.0), (-90, 90)),
+    ):
+        weights = make_weights(build_grid(latitude, longitude), target, method)
+        rows = target.latitude.values[weights.mapped().reshape(31, 60).all(axis=1)]
+        inside = target.latitude.values[(target.latitude >= held[0]) & (target.latitude <= held[1])]
+        assert rows.tolist() == inside.tolist()
+        assert not weights.mapped().reshape(31, 60)[~np.isin(target.latitude, inside)].any()

@@ -10,10 +10,12 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline.node import Node
 
 from weathermill.datasets import CheckpointsDataset, NetCDFDataset
+from weathermill.errors import ModelError, ParameterError
 from weathermill.fields.grids import named_grid
 from weathermill.fields.opening import OpenedSources
 from weathermill.fields.weight_making import make_weights
 from weathermill.incremental.estimates import estimate_disk, network_bytes, reckon
+from weathermill.incremental.needs import needs_of
 from weathermill.incremental.plan import NodePlan
 from weathermill.incremental.records import Record, write_record
 from weathermill.incremental.shapes import Shapes, shapes_of
@@ -155,3 +157,34 @@ def test_dates_of_other_calendars_are_reckoned_with():
     assert forecasts("2001-01-30", "2001-02-30") == pytest.approx(
         forecasts("2001-01-01", "2001-01-31"), rel=0.05
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "training", "message"),
+    [
+        ({"boundary": "sphere"}, {}, "the grid does not cover the globe: 20 longitudes from 0 to 38"),
+        ({"name": "sfno"}, {}, "no boundary but the sphere"),
+        ({"zonal_filter": 8}, {}, "zonal filter"),
+        ({"conserve_mean": ["2m_temperature"]}, {}, "global mean"),
+        ({}, {"spectral_weight": 0.5}, "spectral term"),
+    ],
+)
+def test_a_network_that_does_not_suit_the_grid_is_refused_before_anything_is_read(model, training, message):
+    catalog = DataCatalog(
+        {"raw_fields": MemoryDataset(OpenedSources([source()], ["a.nc"], []), copy_mode="assign")}
+    )
+    region = {"target": {"latitude": [60, 30], "longitude": [0, 38], "step": 2}}
+    train = Node(lambda tensors, checkpoints: None, ["tensors", "checkpoints"], "model", name="train")
+    ingest = Node(lambda raw: None, "raw_fields", "fields", name="ingest")
+    plan = [NodePlan(ingest, True, "forced", {}, {}), NodePlan(train, True, "forced", {}, {})]
+    chosen = {
+        "ingest": {"variables": ["temperature"], "surface_variables": ["2m_temperature"]},
+        "model": model,
+        "train": training,
+    }
+    with pytest.raises((ModelError, ParameterError), match=message) as refused:
+        needs_of(plan, catalog, parameters(**chosen, regrid=region))
+    assert refused.value.remedy
+    # The source itself covers the globe, and without a training nothing is asked of the grid.
+    needs_of(plan, catalog, parameters(**chosen))
+    needs_of(plan[:1], catalog, parameters(**chosen, regrid=region))

@@ -188,3 +188,35 @@ def test_constraints_on_some_channels_act_one_after_the_other_as_on_the_whole_st
     with torch.no_grad():
         torch.testing.assert_close(model.constraints(before, after), expected)
     assert model.constraints.corrections() == pytest.approx(sizes)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"conserve_mean": ("t",)}, "air, water and heat cross its edges"),
+        ({"pin_mean": ("t",)}, "goes from latitude 60 to 30"),
+        ({"budget_mean": {"t": 0.0}}, "air, water and heat cross its edges"),
+        ({"conserve_dry_mass": True}, "air, water and heat cross its edges"),
+        ({"zonal_filter": 8}, "evenly spaced all round the globe"),
+        ({"name": "sfno"}, "all edges open, padded by replication"),
+        ({"boundary": "sphere"}, "does not cover the globe"),
+    ],
+)
+def test_what_holds_for_the_globe_alone_is_refused_on_a_region(config, message):
+    one = np.ones(1)
+    region = np.linspace(60, 30, 16), np.linspace(0, 45, 16)
+    table = ChannelTable([Channel("t", "t")])
+    with pytest.raises(ModelError, match=message) as refused:
+        Forecaster(ModelConfig(base_channels=4, depth=1, **config), table, *region, 0 * one, one, one)
+    name = next(iter(config))
+    assert f"model.{name}" in refused.value.where and refused.value.remedy
+
+
+def test_the_zonal_filter_takes_a_hemisphere_and_a_mean_of_it_is_refused():
+    one, table = np.ones(1), ChannelTable([Channel("t", "t")])
+    hemisphere = np.linspace(90, 0, 16), np.arange(16) * 22.5
+    Forecaster(ModelConfig(base_channels=4, depth=1, zonal_filter=8), table, *hemisphere, 0 * one, one, one)
+    with pytest.raises(ModelError, match="grid of the globe"):
+        Forecaster(
+            ModelConfig(base_channels=4, depth=1, conserve_mean=("t",)), table, *hemisphere, 0 * one, one, one
+        )

@@ -409,3 +409,25 @@ def test_turned_winds_are_regridded_as_true_ones():
     out = apply_weights(fields, make_weights(fields, target, "bilinear"))
     u, _ = winds(*np.meshgrid(target.latitude, target.longitude, indexing="ij"))
     assert np.nanmax(np.abs(out[NAMES[0]] - u)) < 0.02 and not np.isnan(out[NAMES[0]]).any()
+
+
+def test_winds_of_a_grid_over_the_pole_are_regridded_as_vectors_or_told():
+    # The rotation alone: its mirror images are torn at the pole.
+    fields = canonical(source(pole=(0.0, 100.0), n=41, m=41, step=1.0).isel(time=[0]))
+    target = named_grid({"latitude": [89, 75], "longitude": [0, 350], "step": [2, 10]})
+    weights = make_weights(fields, target, "bilinear")
+    u, v = winds(*np.meshgrid(target.latitude, target.longitude, indexing="ij"))
+    worst = {}
+    for vectors in (False, True):
+        findings = []
+        out = apply_weights(fields, weights, vectors=vectors, findings=findings)
+        worst[vectors] = max(
+            float(np.abs(out[name][0] - true[0]).max()) for name, true in zip(NAMES, (u, v), strict=True)
+        )
+        assert any("covers a pole" in f.message for f in findings) is not vectors
+    assert worst[True] < 0.02 and worst[False] > 1.0
+    findings = []
+    away = canonical(source(n=41, m=41, step=1.0))
+    box = named_grid({"latitude": [60, 42], "longitude": [6, 30], "step": 2})
+    apply_weights(away, make_weights(away, box, "bilinear"), findings=findings)
+    assert not findings

@@ -21,7 +21,7 @@ from weathermill.fields.geometry import cyclic_duplicates, has_pole_points
 from weathermill.fields.grids import grid_hash, grid_of, is_rectilinear
 from weathermill.fields.regrid_quality import regrid_report
 from weathermill.fields.sparse_product import SparseOperator, promoted
-from weathermill.fields.vectors import rotate_weights, vector_pairs
+from weathermill.fields.vectors import reaches_a_pole, rotate_weights, vector_pairs
 from weathermill.fields.weight_making import grid_shape, make_weights, resolution_ratio
 from weathermill.fields.weights import CONSERVATIVE, METHODS, RegridWeights, weights_key
 
@@ -159,6 +159,15 @@ def apply_weights(
                 "wind components are regridded as scalars, and mean little on the pole rows of the target",
                 "Set vectors to true to regrid them through three-dimensional tangent vectors.",
             )
+    if not pairs and weights.method != "nearest_s2d" and reaches_a_pole(grid) and vector_pairs(fields, True):
+        tell(
+            findings,
+            "warning",
+            "regridding",
+            "wind components are regridded as scalars, while the source covers a pole, around which east and north turn"
+            " between neighbours: they are wrong within a few cells of it",
+            "Set vectors to true to regrid them through three-dimensional tangent vectors.",
+        )
     split = [str(n) for n, v in fields.data_vars.items() if set(dims) <= set(v.dims) and _is_split(v, dims)]
     if split:
         tell(

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import MissingVariableError
+from weathermill.fields.cell_vertices import unit_vectors
 from weathermill.fields.grids import grid_points
 
 
@@ -37,6 +38,16 @@ def vector_pairs(fields: xr.Dataset, vectors: bool | Sequence[tuple[str, str]]) 
             if name not in fields.data_vars:
                 raise MissingVariableError(f"the vector component {name} is not among the fields")
     return [tuple(pair) for pair in vectors]
+
+
+def reaches_a_pole(grid: xr.Dataset) -> bool:
+    """Return whether a curvilinear grid has points within three steps of a pole."""
+    latitude = grid.latitude.values
+    if latitude.ndim != 2 or min(latitude.shape) < 2:
+        return False
+    points = unit_vectors(latitude, grid.longitude.values)
+    step = max(np.median(np.linalg.norm(np.diff(points, axis=axis), axis=-1)) for axis in (0, 1))
+    return bool(np.radians(90.0 - np.abs(latitude).max()) < 3.0 * step)
 
 
 def rotate_weights(

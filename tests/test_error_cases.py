@@ -813,22 +813,27 @@ def forecast_of_another_shape(here):
     accumulator().update(np.zeros((1, 3, 1, 4, 8), np.float32), truth, None, times)
 
 
-@case(errors.VerificationError, "'aaa'", "mlflow.db", where="mlflow.db")
-def unknown_run_to_compare(here):
+@case(errors.TrackingError, "'aaa'", "beginning", where="mlflow.db")
+def unknown_run(here):
     import mlflow
 
-    from weathermill.tracking.comparison import find_run
+    from weathermill.tracking.run_ids import find_run
 
     mlflow.set_tracking_uri(f"sqlite:///{here.path}/mlflow.db")
     find_run("aaa")
 
 
-@case(errors.ReproductionError, "no record", "weathermill status", where="run 0000")
-def unknown_run_to_reproduce(here):
+@case(errors.ReproductionError, "no record", "weathermill status", where="run ")
+def run_that_no_pipeline_made(here):
+    import mlflow
+
     from weathermill.tracking.reproduction import look_up
     from weathermill.tracking.settings import TrackingSettings
 
-    look_up("0000", TrackingSettings(tracking_uri="sqlite:///mlflow.db"), here.path)
+    settings = TrackingSettings(tracking_uri=f"sqlite:///{here.path}/mlflow.db")
+    mlflow.set_tracking_uri(settings.tracking_uri)
+    run = mlflow.MlflowClient().create_run("0", run_name="by hand")
+    look_up(run.info.run_id[:9], settings, here.path)
 
 
 @case(errors.ReproductionError, "the code", "train", "git checkout c0ffee", where="run 0000")

@@ -15,6 +15,7 @@ from kedro.framework.cli.project import run as kedro_run
 from weathermill.overrides import params_option
 
 if TYPE_CHECKING:
+    from kedro.framework.context import KedroContext
     from kedro.framework.session import KedroSession
 
     from weathermill.incremental.verify import Finding
@@ -171,13 +172,29 @@ def main() -> None:
 @main.command()
 @click.option("--env", "-e", default=None, help="The environment (conf/<env>).")
 @click.option("--pipelines", "-p", default="", help="Pipelines, with commas between; all by default.")
+@click.option(
+    "--run",
+    "run_id",
+    default=None,
+    help="Only what this MLflow run made: its id, the beginning of it, its name, or `newest`.",
+)
 @_plainly
-def status(env: str | None, pipelines: str) -> None:
+def status(env: str | None, pipelines: str, run_id: str | None) -> None:
     """Show every output of the pipelines: its state, fingerprint, size, age and MLflow run."""
     from weathermill.incremental.status import status_table
 
     with _session(env) as session:
-        click.echo(status_table(session.load_context(), [name for name in pipelines.split(",") if name]))
+        context = session.load_context()
+        made_by = _run_id(run_id, context) if run_id else None
+        click.echo(status_table(context, [name for name in pipelines.split(",") if name], made_by=made_by))
+
+
+def _run_id(reference: str, context: KedroContext) -> str:
+    from weathermill.tracking.environment import current_settings
+    from weathermill.tracking.run_ids import find_run, open_store
+
+    open_store(current_settings(dict(context.config_loader["mlflow"])), context.project_path)
+    return find_run(reference).info.run_id
 
 
 @main.command()
@@ -216,7 +233,10 @@ def _remake(damaged: list[Finding]) -> str | None:
 @click.option("--env", "-e", default=None, help="The environment (conf/<env>) whose mlflow.yml to use.")
 @_plainly
 def reproduce(run_id: str, execute: bool, env: str | None) -> None:
-    """Tell the command and configuration that made an MLflow run; refuse where its sources or code have changed."""
+    """Tell the command and configuration that made an MLflow run; refuse where its sources or code have changed.
+
+    The run is given by its MLflow id, the beginning of it, its name, or as `newest`.
+    """
     from weathermill.tracking.environment import current_settings
     from weathermill.tracking.reproduction import compare_metrics, look_up, make_again
 
@@ -230,7 +250,7 @@ def reproduce(run_id: str, execute: bool, env: str | None) -> None:
         click.echo("Sources and code are unchanged: `--run` makes it again.")
         return
     again = make_again(found, project)
-    different = compare_metrics(run_id, again)
+    different = compare_metrics(found.run_id, again)
     click.echo(f"run {again}: " + ("all metrics are equal" if not different else "these metrics differ:"))
     for name, (before, after) in different.items():
         click.echo(f"  {name}: {before:g} -> {after:g}")
@@ -357,19 +377,19 @@ def compare(
 ) -> None:
     """Say what changed from RUN_A to RUN_B, and whether it is significant: scores paired by initial time.
 
-    Runs are given by their MLflow id, the beginning of it, or their name. The same as a stage of the catalog:
+    Runs are given by their MLflow id, the beginning of it, their name, or as `newest`. The same as a stage of the catalog:
     kedro run --pipelines=compare --params "compare.runs=RUN_A..RUN_B".
     """
     from weathermill.errors import VerificationError
-    from weathermill.tracking import runs
     from weathermill.tracking.comparison import compare_runs
     from weathermill.tracking.environment import current_settings
+    from weathermill.tracking.run_ids import open_store
     from weathermill.verification.summary import comparison_summary
 
     project = _project()
     with _session(env) as session:
         configuration = session.load_context().config_loader
-    runs.connect(current_settings(dict(configuration["mlflow"])), project)
+    open_store(current_settings(dict(configuration["mlflow"])), project)
     comparison = compare_runs(
         run_a,
         run_b,

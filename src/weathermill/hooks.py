@@ -34,10 +34,10 @@ from weathermill.tracking import runs
 from weathermill.tracking.answers import Answer, explain
 from weathermill.tracking.delivery import send_left_overs
 from weathermill.tracking.environment import current_settings
-from weathermill.tracking.pending import FOLDER, synced_runs
+from weathermill.tracking.pending import FOLDER, LOCAL_PREFIX, synced_runs
 from weathermill.tracking.reproduction import DESCRIPTION, command_of, description_of
 from weathermill.tracking.settings import TrackingSettings
-from weathermill.tracking.tracker import LOCAL_PREFIX, MLflowTracker
+from weathermill.tracking.tracker import MLflowTracker
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from weathermill.errors import ParameterError, VerificationError
+from weathermill.errors import ParameterError, TrackingError, VerificationError
 from weathermill.tracking import runs
-from weathermill.tracking.comparison import compare_runs, find_run, parse_runs
+from weathermill.tracking.comparison import compare_runs, parse_runs
 from weathermill.tracking.settings import TrackingSettings
 from weathermill.verification.scores import ScoreAccumulator
 
@@ -141,18 +141,18 @@ def test_equal_runs_do_not_differ(log_run):
     assert not comparison.dataset["significant"].any()
 
 
-def test_runs_are_found_by_name_and_unknown_ones_are_told(log_run):
-    only = log_run("the only one", make_scores(0.5))
-    log_run("twice"), log_run("twice")
-    assert find_run("the only one").info.run_id == only
+def test_runs_are_found_by_any_of_their_names_and_unknown_ones_are_told(log_run):
+    first = log_run("the only one", make_scores(0.5))
+    second = log_run("evaluated later", make_scores(0.4))
+    log_run("without scores")
+    found = compare_runs("the only one", "newest", n_resamples=100)
+    assert (found.before.info.run_id, found.after.info.run_id) == (first, second)
+    assert compare_runs(first[:10], "evaluated later", n_resamples=100).after.info.run_id == second
     with pytest.raises(
-        VerificationError, match=f"(?s)no MLflow run 'nothing'; with scores.*{only[:8]}.*the only one"
-    ):
-        find_run("nothing")
-    with pytest.raises(VerificationError, match="no MLflow run"):
-        find_run("0" * 32)
-    with pytest.raises(VerificationError, match="2 MLflow runs are called 'twice'"):
-        find_run("twice")
+        TrackingError, match=f"(?s)no MLflow run 'nothing'.*runs with scores.*{second[:8]}"
+    ) as unknown:
+        compare_runs("nothing", second)
+    assert "without scores" not in unknown.value.what
 
 
 def test_runs_without_scores_and_one_run_twice_are_refused(log_run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 from kedro.framework.context import KedroContext
 from rich.console import Console
@@ -13,6 +14,8 @@ from weathermill.incremental.needs import needs_of
 from weathermill.incremental.plan import NodePlan, plan_for
 from weathermill.incremental.selection import combined_pipeline
 from weathermill.parameters import validate_parameters
+from weathermill.tracking.pending import synced_runs
+from weathermill.tracking.run_ids import short_id
 
 
 def _plan(context: KedroContext, names: Sequence[str]) -> list[NodePlan]:
@@ -34,12 +37,24 @@ def describe_plan(context: KedroContext, names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def status_table(context: KedroContext, names: Sequence[str]) -> str:
-    """Show every output on disk: node, state, fingerprint, size, age and MLflow run."""
+def status_table(context: KedroContext, names: Sequence[str], *, made_by: str | None = None) -> str:
+    """Show every output on disk: node, state, fingerprint, size, age and MLflow run.
+
+    Parameters
+    ----------
+    context, names
+        The project and its pipelines.
+    made_by
+        Show only the outputs that this run made.
+    """
+    synced = synced_runs(Path(context.project_path))
     table = Table("node", "output", "state", "fingerprint", "size", "age", "MLflow run")
     for plan in _plan(context, names):
         for name, fingerprint in plan.fingerprints.items():
             record = plan.records.get(name)
+            run_id = synced.get(record.run_id, record.run_id) if record is not None else ""
+            if made_by is not None and run_id != made_by:
+                continue
             if record is None:
                 if plan.runs and "memory only" not in plan.reason:
                     table.add_row(plan.node.name, name, "to be made", fingerprint[:12], "", "", "")
@@ -47,7 +62,7 @@ def status_table(context: KedroContext, names: Sequence[str]) -> str:
             state = "stands" if not plan.runs else f"out of date ({plan.reason})"
             size = f"{record.size / 2**20:.1f} MiB"
             table.add_row(
-                plan.node.name, name, state, record.fingerprint[:12], size, record.age, record.run_id[:8]
+                plan.node.name, name, state, record.fingerprint[:12], size, record.age, short_id(run_id)
             )
     console = Console(file=io.StringIO(), width=160)
     console.print(table)

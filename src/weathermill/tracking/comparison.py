@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import re
 import tempfile
@@ -18,6 +17,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from weathermill.errors import ParameterError, VerificationError
+from weathermill.tracking.run_ids import find_run, started
 from weathermill.verification.comparison_page import comparison_frame, drawable_regions, render_comparison
 from weathermill.verification.scorecards import comparison_scorecard
 from weathermill.verification.seasons import compare_seasons, seasons_within, with_seasons
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 SCORES_FILE = "scores.nc"
 ARTEFACT_FOLDER = "compare"
-MOST_RUNS = 2000
 _UNTOLD = ("compare.", "force")
 
 
@@ -137,45 +136,6 @@ def parse_runs(runs: Sequence[str] | str | None) -> tuple[str, str]:
     return words[0], words[1]
 
 
-def find_run(reference: str) -> Run:
-    """Find a run by its id, the beginning of its id, or its name.
-
-    Raises
-    ------
-    VerificationError
-        If there is none, or more than one; it lists the candidates.
-    """
-    client = mlflow.MlflowClient()
-    if re.fullmatch(r"[0-9a-f]{32}", reference):
-        try:
-            return client.get_run(reference)
-        except MlflowException:
-            pass
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    known = client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=MOST_RUNS)
-    found = [
-        run
-        for run in known
-        if run.info.run_id.startswith(reference.lower()) or run.info.run_name == reference
-    ]
-    if len(found) == 1:
-        return found[0]
-    where = mlflow.get_tracking_uri()
-    if found:
-        raise VerificationError(
-            f"{len(found)} MLflow runs are called {reference!r}:\n    " + _listed(found),
-            where=where,
-            remedy="Give the id, or more of its beginning.",
-        )
-    evaluated = [run for run in known if _has_scores(run)][:10]
-    listed = f"; with scores there are:\n    {_listed(evaluated)}" if evaluated else ", and none with scores"
-    raise VerificationError(
-        f"there is no MLflow run {reference!r}{listed}",
-        where=where,
-        remedy="Give the id of a run, the beginning of it, or its name. Only `kedro run`s that evaluated have scores.",
-    )
-
-
 def load_scores(run: Run) -> xr.Dataset:
     """Fetch the scores that a run left.
 
@@ -214,7 +174,7 @@ def compare_runs(
     Parameters
     ----------
     before, after
-        Ids of runs, beginnings of ids, or names.
+        Ids of runs, beginnings of ids, names, or ``newest`` for the newest run with scores.
     source
         Which source of the scores; "forecast" is the network.
     level, n_resamples, seed
@@ -222,10 +182,12 @@ def compare_runs(
 
     Raises
     ------
+    TrackingError
+        If a run is unknown, or several are called so.
     VerificationError
-        If a run is unknown or has no scores, or the two are of different grids or periods, or the same.
+        If a run has no scores, or the two are of different grids or periods, or the same.
     """
-    runs = [find_run(before), find_run(after)]
+    runs = [find_run(each, suits=_has_scores, meaning="runs with scores") for each in (before, after)]
     if runs[0].info.run_id == runs[1].info.run_id:
         raise VerificationError(f"{before!r} and {after!r} are one and the same run, {_name(runs[0])}")
     scores = [load_scores(run) for run in runs]
@@ -306,20 +268,12 @@ def _name(run: Run) -> str:
     return run.info.run_id[:8]
 
 
-def _started(run: Run) -> str:
-    return dt.datetime.fromtimestamp(run.info.start_time / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _listed(runs: Sequence[Run]) -> str:
-    return "\n    ".join(f"{_name(run)}  {_started(run)}  {run.info.run_name}" for run in runs)
-
-
 def _facts(run: Run, scores: xr.Dataset) -> dict[str, Any]:
     tags = run.data.tags
     return {
         "run": run.info.run_id,
         "name": run.info.run_name,
-        "started": _started(run),
+        "started": started(run),
         "pipelines": tags.get("pipelines", "-"),
         "environment": tags.get("env", "-"),
         "commit": tags.get("mlflow.source.git.commit", "-")[:12]

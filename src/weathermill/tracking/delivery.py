@@ -10,9 +10,9 @@ from pathlib import Path
 from weathermill.tracking import operations, runs
 from weathermill.tracking.answers import explain
 from weathermill.tracking.operations import Operation
-from weathermill.tracking.pending import FOLDER, REFUSED, read_calls, store_of, waiting_calls
+from weathermill.tracking.pending import FOLDER, LOCAL_PREFIX, REFUSED, read_calls, store_of, waiting_calls
 from weathermill.tracking.settings import TrackingSettings
-from weathermill.tracking.tracker import LOCAL_PREFIX, MLflowTracker
+from weathermill.tracking.tracker import MLflowTracker
 
 logger = logging.getLogger(__name__)
 

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 FOLDER = "mlflow_pending"
 SYNCED = "synced.json"
 REFUSED = "refused"
+#: Of the ids of runs that were begun without the server.
+LOCAL_PREFIX = "local-"
 _CALLS = "calls.jsonl"
 _STORE = "store.txt"
 

@@ -17,6 +17,7 @@ from weathermill.incremental.plan import NodePlan, plan_for
 from weathermill.overrides import format_override
 from weathermill.redaction import redact_values
 from weathermill.tracking import runs
+from weathermill.tracking.run_ids import find_run, open_store
 from weathermill.tracking.settings import TrackingSettings
 
 #: The artefact that describes how a run was made.
@@ -144,7 +145,7 @@ def look_up(run_id: str, settings: TrackingSettings, project: Path) -> Reproduct
     Parameters
     ----------
     run_id
-        An MLflow run.
+        An MLflow run: its id, the beginning of it, its name, or ``newest``.
     settings
         Where runs are recorded.
     project
@@ -152,13 +153,15 @@ def look_up(run_id: str, settings: TrackingSettings, project: Path) -> Reproduct
 
     Raises
     ------
+    TrackingError
+        If there is no such run, or several are called so.
     ReproductionError
-        If there is no such run, or it has no description.
+        If it has no description.
     """
-    mlflow.set_tracking_uri(settings.resolved_uri(project))
-    client = mlflow.MlflowClient()
+    open_store(settings, project)
+    run = find_run(run_id)
+    run_id = run.info.run_id
     try:
-        run = client.get_run(run_id)
         text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{DESCRIPTION}")
         description = json.loads(text)
     except Exception as error:

@@ -26,6 +26,8 @@ from weathermill.tracking.settings import TrackingSettings
 
 logger = logging.getLogger(__name__)
 
+_connected: tuple[Path | None, str | None] = (None, None)
+
 SOFTWARE = ("weathermill", "kedro", "torch", "xarray", "dask", "zarr", "xesmf", "numpy", "numba", "mlflow")
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
@@ -94,11 +96,14 @@ def connect(settings: TrackingSettings, project: Path) -> str:
         Whatever MLflow raises where it does not answer or refuses; `weathermill.tracking.answers.explain` explains it.
     """
     uri = settings.resolved_uri(project)
+    global _connected
     require_address(uri)
+    _connected = (project, None)
+    # Also where the next lines refuse it: what is asked for then is not looked for in MLflow's default store.
+    use_tracking_uri(uri)
     make_database(uri)
     require_schema(uri, project)
     require_unlocked(uri)
-    use_tracking_uri(uri)
     client = mlflow.MlflowClient()
     if settings.experiment_id is not None:
         experiment = _experiment_of_id(client, settings.experiment_id)
@@ -109,7 +114,13 @@ def connect(settings: TrackingSettings, project: Path) -> str:
     if not experiment.experiment_id:
         raise no_mlflow()
     require_active(experiment)
+    _connected = (project, experiment.experiment_id)
     return experiment.experiment_id
+
+
+def connected() -> tuple[Path | None, str | None]:
+    """The project, and the experiment's id, that this process connected to last; None where it has not."""
+    return _connected
 
 
 def _make_experiment(client: mlflow.MlflowClient, settings: TrackingSettings, project: Path) -> str:

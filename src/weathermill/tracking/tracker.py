@@ -19,7 +19,15 @@ from weathermill.tracking import operations, runs
 from weathermill.tracking.answers import Answer, explain
 from weathermill.tracking.database import require_unlocked
 from weathermill.tracking.operations import LEVELS, Operation
-from weathermill.tracking.pending import FOLDER, REFUSED, Pending, note_synced, synced_runs, waiting_calls
+from weathermill.tracking.pending import (
+    FOLDER,
+    LOCAL_PREFIX,
+    REFUSED,
+    Pending,
+    note_synced,
+    synced_runs,
+    waiting_calls,
+)
 from weathermill.tracking.settings import TrackingSettings
 
 logger = logging.getLogger(__name__)
@@ -27,7 +35,6 @@ logger = logging.getLogger(__name__)
 BATCH = 500
 EVERY_SECONDS = 5.0
 RETRY_SECONDS = 60.0
-LOCAL_PREFIX = "local-"
 
 
 class MLflowTracker:

@@ -105,7 +105,7 @@ def test_one_variable_under_two_names_in_one_file_is_merged_or_refused(make_sour
     np.testing.assert_array_equal(got["temperature"], source["t"])
     assert any("6 repeated time steps hold the same values" in finding.message for finding in findings)
     source["ta"][3, 1, 8, 15] += 0.5
-    with pytest.raises(TimeAxisError, match=r"at 2020-01-01T18.*by up to 0\.5, at latitude -90") as caught:
+    with pytest.raises(TimeAxisError, match=r"at 2020-01-01T18.*by up to 0\.5, at 850 hPa, latitude -90") as caught:
         ingested(source, variables=["temperature"])
     assert caught.value.where == "a.nc:t and a.nc:ta"
 

@@ -191,7 +191,9 @@ def test_equal_messages_are_merged_and_different_ones_refused(tmp_path):
     assert "1 repeated time steps hold the same values" in texts(findings)
     coarse = message(field(1), shortName="t", level=500, bits=8)
     opened_as(write(tmp_path / "b.grib", one, coarse, upper), variables=["temperature"])
-    with pytest.raises(TimeAxisError, match=r"temperature at 2020-01-01T00.*twice.*by up to 1") as caught:
+    with pytest.raises(
+        TimeAxisError, match=r"temperature at 2020-01-01T00.*twice.*by up to 1, at 500 hPa"
+    ) as caught:
         opened_as(write(tmp_path / "c.grib", one, upper, other), variables=["temperature"])
     assert "c.grib!t@isobaricInhPa" in caught.value.where and "#2" in caught.value.where
     opened_as(tmp_path / "c.grib", variables=["temperature"], levels=[300])
@@ -223,13 +225,18 @@ def test_experiments_of_era5_stay_apart_and_the_final_one_counts(tmp_path):
     assert "ERA5T" in texts(findings)
 
 
-def test_types_of_level_stay_apart_and_the_whole_column_counts_for_the_cloud_cover(tmp_path):
-    keys = {"discipline": 0, "parameterCategory": 6, "parameterNumber": 1}
-    whole = message(field(0) / 300, **keys, typeOfFirstFixedSurface=1, typeOfSecondFixedSurface=8)
-    layer = message(field(0) / 400, **keys, typeOfFirstFixedSurface=211, typeOfSecondFixedSurface=255)
-    path = write(tmp_path / "a.grib", layer, whole)
-    names = offered(path)
-    assert len(names) == 2
+def test_types_of_level_stay_apart_and_one_near_the_ground_counts(tmp_path):
+    def cloud(seed: float, level_type: int) -> bytes:
+        kind = {"edition": 1, "indicatorOfTypeOfLevel": level_type, "level": 0}
+        return message(field(seed) / 400, **kind, shortName="tcc")
+
+    path = write(tmp_path / "a.grib", cloud(1, 7), cloud(2, 1))
+    assert set(offered(path)) == {"tcc", "tcc_tropopause"}
+    got = opened_as(path, surface_variables=["total_cloud_cover"])
+    np.testing.assert_allclose(got["total_cloud_cover"][0], field(2) / 400, atol=1e-5)
+    path = write(tmp_path / "b.grib", cloud(1, 200), cloud(2, 1))
+    with pytest.raises(MissingVariableError, match="tcc_entireAtmosphere; tcc_surface"):
+        opened_as(path, surface_variables=["total_cloud_cover"])
 
 
 def test_layers_of_the_soil_keep_their_own_levels(tmp_path):

@@ -172,7 +172,7 @@ def _judge_duplicates(pieces, times, owner, positions, new, levels, steps, findi
                         continue
                     raise TimeAxisError(
                         f"{variable} at {first_text(times[firsts[i]])} occurs twice with different values"
-                        f" ({difference_text(first, right[i], pieces[b].order)})",
+                        f" ({difference_text(first, right[i], pieces[b].order, levels=levels)})",
                         where=f"{pieces[int(owner[kept])].offer.label} and {pieces[b].offer.label}",
                         remedy="Leave one of the sources out, select times in which they do not overlap, or say by"
                         " ingest.names which variable is meant.",

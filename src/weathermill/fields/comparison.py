@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -40,7 +41,13 @@ def compare(left: np.ndarray, right: np.ndarray, resolution: float) -> Verdict:
     return "same" if np.abs(a - b).max() <= tolerance else "differ"
 
 
-def difference_text(left: np.ndarray, right: np.ndarray, order: HorizontalOrder, units: str = "") -> str:
+def difference_text(
+    left: np.ndarray,
+    right: np.ndarray,
+    order: HorizontalOrder,
+    units: str = "",
+    levels: Sequence[float] | None = None,
+) -> str:
     """Return how far and where two fields (..., rows, columns) in canonical order differ.
 
     Parameters
@@ -51,15 +58,19 @@ def difference_text(left: np.ndarray, right: np.ndarray, order: HorizontalOrder,
         Of their points.
     units
         For the text.
+    levels
+        hPa, of fields (levels, rows, columns).
     """
     missing = np.isnan(left) != np.isnan(right)
     apart = np.where(missing, np.inf, np.abs(np.nan_to_num(left - right)))
-    *_, row, column = (int(i) for i in np.unravel_index(int(np.argmax(apart)), apart.shape))
+    *above, row, column = (int(i) for i in np.unravel_index(int(np.argmax(apart)), apart.shape))
     place = (
         (row, column) if order.latitude.ndim == 2 else (row,),
         (row, column) if order.longitude.ndim == 2 else (column,),
     )
     at = f"at latitude {order.latitude[place[0]]:g}, longitude {order.longitude[place[1]]:g}"
+    if levels is not None and above:
+        at = f"at {levels[above[-1]]:g} hPa, {at.removeprefix('at ')}"
     if missing.any():
         return f"values are missing in one of them, at {int(missing.sum())} points, the first {at}"
     return f"by up to {apart.max():.4g}{f' {units}' if units else ''}, {at}"

@@ -54,6 +54,18 @@ def test_static_fields_that_differ_by_their_packing_are_one(make_source, height)
         ingested(near.merge(height()), packed(height(0.5), 0.2), **STATIC)
 
 
+def test_an_empty_static_field_gives_way_and_what_follows_has_to_agree_with_its_successor(
+    make_source, height
+):
+    near = make_source(levels=None, names=("t2m",))
+    empty = height() * np.nan
+    empty["orog"].attrs["units"] = "m"
+    got = ingested(near.merge(empty), height(), **STATIC)
+    np.testing.assert_array_equal(got["orography"], height()["orog"])
+    with pytest.raises(SourceConflictError, match=r"b\.nc:orog and c\.nc:orog"):
+        ingested(near.merge(empty), height(), height(1.0), **STATIC)
+
+
 @pytest.mark.parametrize("add", [3.0, np.nan])
 def test_different_static_fields_are_refused_with_place_and_difference(make_source, height, add):
     near = make_source(levels=None, names=("t2m",))
@@ -105,7 +117,9 @@ def test_one_variable_under_two_names_in_one_file_is_merged_or_refused(make_sour
     np.testing.assert_array_equal(got["temperature"], source["t"])
     assert any("6 repeated time steps hold the same values" in finding.message for finding in findings)
     source["ta"][3, 1, 8, 15] += 0.5
-    with pytest.raises(TimeAxisError, match=r"at 2020-01-01T18.*by up to 0\.5, at 850 hPa, latitude -90") as caught:
+    with pytest.raises(
+        TimeAxisError, match=r"at 2020-01-01T18.*by up to 0\.5, at 850 hPa, latitude -90"
+    ) as caught:
         ingested(source, variables=["temperature"])
     assert caught.value.where == "a.nc:t and a.nc:ta"
 

@@ -75,10 +75,11 @@ def test_variables_on_unequal_levels_are_all_there(tmp_path):
 
 
 @needs_eccodes
-def test_steps_become_valid_times_and_the_latest_forecast_counts(tmp_path):
+@pytest.mark.parametrize("starts", [(0, 1200), (1200, 0)])
+def test_steps_become_valid_times_and_the_latest_forecast_counts(tmp_path, starts):
     path = tmp_path / "fc.grib"
     with path.open("wb") as file:
-        for start in (0, 1200):
+        for start in starts:
             for step in (0, 6, 12):
                 file.write(
                     message(field(start / 100 + step), shortName="t", level=500, dataTime=start, step=step)

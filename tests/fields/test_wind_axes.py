@@ -10,6 +10,7 @@ from weathermill.fields.grid_angles import AxisDirections, formula_angle, grid_a
 from weathermill.fields.grids import named_grid
 from weathermill.fields.overview import overview
 from weathermill.fields.regridding import apply_weights, make_weights
+from weathermill.fields.wind_statements import said_axes
 
 TIMES = np.datetime64("2020-01-01", "ns") + np.arange(3) * np.timedelta64(6, "h")
 NAMES = ("10m_u_component_of_wind", "10m_v_component_of_wind")
@@ -320,6 +321,19 @@ def test_a_parameter_says_along_which_axes_winds_lie():
         assert np.array_equal(canonical(ds, winds="east_and_north")[NAMES[0]], ds["uas"])
 
 
+def test_winds_to_east_and_north_go_before_those_along_the_grid_in_one_file():
+    ds = source()
+    lat, lon = ds["lat"].values, ds["lon"].values
+    for name, values, standard_name in zip(
+        ("u10", "v10"), winds(lat, lon), ("eastward_wind", "northward_wind"), strict=True
+    ):
+        said = {"units": "m s-1", "standard_name": standard_name}
+        ds[name] = (("time", "rlat", "rlon"), values.astype(np.float32), said)
+    findings = []
+    assert np.array_equal(canonical(ds, findings=findings)[NAMES[0]], ds["u10"])
+    assert sum("is passed over: u10 lies to east and north" in f.message for f in findings) == 1
+
+
 def test_vectors_outside_the_vocabulary_along_a_grid_are_refused():
     ds = source(standard_names=("surface_downward_x_stress", "surface_downward_y_stress")).rename(
         uas="tauu", vas="tauv"
@@ -397,8 +411,6 @@ def test_output_of_wrf_with_coordinates_at_each_time():
     ],
 )
 def test_what_says_along_which_axes_a_wind_lies(name, attrs, file, axes):
-    from weathermill.fields.wind_axes import said_axes
-
     assert said_axes(xr.DataArray(np.zeros(1), name=name, attrs=attrs), file)[0] == axes
 
 

@@ -232,7 +232,7 @@ def _surveyed(sources, source_names, findings: list[Finding], options: SourceOpt
             surveyed.append(Source(dataset, name, len(surveyed), findings, options))
         except WeathermillError as error:
             findings.append(Finding("error", name, error.what, error.remedy or ""))
-    settle_winds(surveyed, options.winds)
+    settle_winds(surveyed, options.winds, findings)
     return surveyed
 
 

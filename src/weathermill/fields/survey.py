@@ -131,7 +131,7 @@ def survey(
     ]
     tell_together(findings, held)
     require_options(surveyed, sources, options)
-    settle_winds(surveyed, options.winds)
+    settle_winds(surveyed, options.winds, findings)
     return surveyed
 
 

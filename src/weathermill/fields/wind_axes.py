@@ -1,4 +1,4 @@
-"""Winds along a grid's axes: what says so, and turning them to east and north."""
+"""Winds along a grid's axes: which they are, whether they can be used, and turning them to east and north."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from weathermill.fields.cell_vertices import unit_vectors
 from weathermill.fields.coordinates import CURVILINEAR, LATITUDE, find_coordinate
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.grid_angles import AxisDirections, grid_angle, turn
-from weathermill.fields.vocabulary import ALONG_GRID, WindAxes, split_flat_name
+from weathermill.fields.vocabulary import WindAxes, split_flat_name
+from weathermill.fields.wind_statements import said_axes
 
 if TYPE_CHECKING:
     from weathermill.fields.recognition import Offer
@@ -60,20 +61,6 @@ _Y_NAMES = (
 _X_STANDARD_NAMES = ("projection_x_coordinate", "grid_longitude")
 _Y_STANDARD_NAMES = ("projection_y_coordinate", "grid_latitude")
 
-_GRID_WORDS = re.compile(
-    r"grid[-_ ]?(relative|oriented|aligned|eastward|northward|[xyuv]\b)"
-    r"|(relative|parallel|aligned|respect) to (the )?((model|native|rotated|defined|local) )*(grid|axes)"
-    r"|along (the )?((model|native|rotated|grid|local|grid's) )*(grid|axes|[xyij]\b)"
-    r"|\b[xy][-_ ]?(wind|component|direction|axis)|(rotated|model|native)[- ](grid|pole|axes)|not rotated",
-    re.IGNORECASE,
-)
-_EARTH_WORDS = re.compile(
-    r"earth[-_ ]?(relative|rotated|oriented)|(relative|rotated) to (the )?(earth|true|geographic|east|lat)"
-    r"|\b(eastward|northward)|(true|geographic(al)?)[- ](east|north|coordinates)",
-    re.IGNORECASE,
-)
-_WRF_NAMES = ("U", "V", "U10", "V10", "U10E", "V10E", "U_PL", "V_PL")
-
 # Names of vectors outside the vocabulary, in CF's way of naming components along a grid's axes.
 _OTHER_VECTORS = re.compile(
     r"(^|_)(x|y|grid_eastward|grid_northward)_(wind|velocity|stress|transport|current)"
@@ -95,58 +82,11 @@ def partner_of(name: str) -> str | None:
     return None
 
 
-def said_axes(array: xr.DataArray, attrs: Mapping[str, Any]) -> tuple[str | None, str]:
-    """Return along which axes a wind component is said to lie, and what says so.
-
-    GRIB's flag decides where there is one, since its readers name all winds eastward. Else standard name, texts and name
-    count together, and WRF's own output is known to lie along its grid.
-
-    Parameters
-    ----------
-    array
-        As the file has it.
-    attrs
-        Global attributes of the file.
-
-    Returns
-    -------
-    axes
-        ``grid``, ``east_and_north``, ``both`` where the statements contradict one another, or None without any.
-    said
-        The statements, for messages.
-    """
-    flag = array.attrs.get("GRIB_uvRelativeToGrid", array.attrs.get("uvRelativeToGrid"))
-    components = array.attrs.get("GRIB_resolutionAndComponentFlags")
-    if flag is None and components is not None:
-        flag = (int(components) >> 3) & 1  # bit 5 of flag table 3.3, counted from the left
-    if flag is not None:
-        flag = int(np.asarray(flag).reshape(-1)[0])
-        return ("grid" if flag else "east_and_north"), f"uvRelativeToGrid = {flag}"
-    grid, earth = [], []
-    standard_name = str(array.attrs.get("standard_name", ""))
-    if standard_name in ALONG_GRID:
-        grid.append(f"standard name {standard_name}")
-    elif standard_name in ALONG_GRID.values():
-        earth.append(f"standard name {standard_name}")
-    for key in ("long_name", "description", "comment", "name"):
-        text = str(array.name if key == "name" else array.attrs.get(key, ""))
-        if key == "name":
-            text = text.replace("_", " ")
-        for words, found in ((_GRID_WORDS, grid), (_EARTH_WORDS, earth)):
-            if match := words.search(text):
-                found.append(f"{key.replace('_', ' ')} {match[0]!r}")
-            text = words.sub(" ", text)
-    if grid and earth:
-        return "both", f"{', '.join(grid)}, but {', '.join(earth)}"
-    if grid or earth:
-        return ("grid" if grid else "east_and_north"), ", ".join(grid or earth)
-    title = f"{attrs.get('TITLE', '')} {attrs.get('title', '')} {attrs.get('source', '')}"
-    if array.name in _WRF_NAMES and ("WRF" in title or "MAP_PROJ" in attrs):
-        return "grid", "WRF's own output"
-    return None, ""
-
-
-def settle_winds(surveyed: Sequence[Source], winds: WindAxes = "as_said") -> None:
+def settle_winds(
+    surveyed: Sequence[Source],
+    winds: WindAxes = "as_said",
+    findings: MutableSequence[Finding] | None = None,
+) -> None:
     """Give winds that lie along a grid's axes the angle to turn them by, or the reason why they cannot be used.
 
     Parameters
@@ -155,6 +95,8 @@ def settle_winds(surveyed: Sequence[Source], winds: WindAxes = "as_said") -> Non
         All sources; their offers are replaced. On latitude-longitude grids the axes are east and north already.
     winds
         Along which axes winds on curvilinear grids lie, whatever the sources say.
+    findings
+        Where to record what is passed over: winds along the grid beside the same to east and north.
     """
     faults: dict[str, Offer] = {}
     for source in surveyed:
@@ -164,7 +106,7 @@ def settle_winds(surveyed: Sequence[Source], winds: WindAxes = "as_said") -> Non
             if judged.problem and not offer.problem:
                 faults.setdefault(judged.variable, judged)
             offers.append(judged)
-        source.offers = offers
+        source.offers = _without_doubles(offers, findings)
     for source in surveyed:
         for offer in source.offers:
             if offer.angle is not None and offer.variable not in faults:
@@ -285,6 +227,38 @@ def _judged(offer: Offer, source: Source, winds: WindAxes) -> Offer:
     except GridError as error:
         problem = f"it lies along the axes of the grid ({said}), and {error.what}"
         return replace(offer, problem=problem, remedy=error.remedy or "")
+
+
+def _without_doubles(offers: Sequence[Offer], findings: MutableSequence[Finding] | None) -> list[Offer]:
+    """Leave out winds along the grid where the same file has them to east and north too."""
+    kept = []
+    for offer in offers:
+        ready = [
+            other
+            for other in offers
+            if offer.angle is not None
+            and other.angle is None
+            and not other.problem
+            and other.variable == offer.variable
+            and _same_levels(other, offer)
+        ]
+        if ready:
+            tell(
+                findings,
+                "info",
+                offer.variable,
+                f"{offer.label} lies along the axes of the grid and is passed over: {ready[0].file_name} lies to east and"
+                " north",
+            )
+        else:
+            kept.append(offer)
+    return kept
+
+
+def _same_levels(a: Offer, b: Offer) -> bool:
+    if a.levels is None or b.levels is None:
+        return a.levels is b.levels
+    return np.array_equal(a.levels, b.levels)
 
 
 def _has_rotated_axes(offer: Offer, mapping: Mapping[str, Any]) -> bool:

@@ -288,6 +288,15 @@ def test_winds_that_cannot_be_turned_are_refused_and_never_relabelled(change, sa
     assert any(f.subject == NAMES[0] and said in f.message and f.remedy for f in held.findings)
 
 
+def test_winds_of_a_grid_whose_rows_run_east_need_no_statement(make_source):
+    ds = make_source(levels=None, names=("uas", "vas"), units="m s-1", base=0.0).isel(latitude=slice(1, -1))
+    lat, lon = xr.broadcast(ds["latitude"], ds["longitude"])
+    ds = ds.drop_vars(["latitude", "longitude"]).rename_dims(latitude="y", longitude="x")
+    ds = ds.assign_coords(lat=(("y", "x"), lat.values), lon=(("y", "x"), lon.values))
+    fields = canonical(ds)
+    assert fields.latitude.ndim == 2 and np.array_equal(fields[NAMES[1]], ds["vas"])
+
+
 @pytest.mark.parametrize("staggered", [0.5, 0.0])
 def test_components_on_different_points_are_refused(staggered):
     ds = source()
@@ -338,8 +347,17 @@ def test_vectors_outside_the_vocabulary_along_a_grid_are_refused():
     ds = source(standard_names=("surface_downward_x_stress", "surface_downward_y_stress")).rename(
         uas="tauu", vas="tauv"
     )
-    with pytest.raises(CoordinateError, match="only winds are turned to east and north"):
+    with pytest.raises(CoordinateError, match="only winds that the vocabulary knows are turned"):
         canonical(ds, names=["tauu"])
+    said = {"long_name": "200 metre U wind component", "units": "m s-1", "GRIB_uvRelativeToGrid": 1}
+    gust = {"long_name": "10 metre wind gust", "units": "m s-1", "GRIB_uvRelativeToGrid": 1}
+    ds = ds.assign(
+        u200=ds["tauu"].assign_attrs(said, standard_name=""),
+        gust=ds["tauv"].assign_attrs(gust, standard_name=""),
+    )
+    with pytest.raises(CoordinateError, match="only winds that the vocabulary knows are turned"):
+        canonical(ds, names=["u200"])
+    assert np.array_equal(canonical(ds, names=["gust"])["gust"], ds["gust"])
 
 
 def test_axes_of_a_latitude_longitude_grid_are_east_and_north_already(make_source):
@@ -411,7 +429,7 @@ def test_output_of_wrf_with_coordinates_at_each_time():
     ],
 )
 def test_what_says_along_which_axes_a_wind_lies(name, attrs, file, axes):
-    assert said_axes(xr.DataArray(np.zeros(1), name=name, attrs=attrs), file)[0] == axes
+    assert said_axes(xr.DataArray(np.zeros(1), name=name, attrs=attrs), file, name)[0] == axes
 
 
 def test_turned_winds_are_regridded_as_true_ones():

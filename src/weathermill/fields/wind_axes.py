@@ -18,7 +18,7 @@ from weathermill.fields.coordinates import CURVILINEAR, LATITUDE, find_coordinat
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.grid_angles import AxisDirections, grid_angle, turn
 from weathermill.fields.vocabulary import WindAxes, split_flat_name
-from weathermill.fields.wind_statements import said_axes
+from weathermill.fields.wind_statements import is_component_along_grid, said_axes
 
 if TYPE_CHECKING:
     from weathermill.fields.recognition import Offer
@@ -60,11 +60,6 @@ _Y_NAMES = (
 )
 _X_STANDARD_NAMES = ("projection_x_coordinate", "grid_longitude")
 _Y_STANDARD_NAMES = ("projection_y_coordinate", "grid_latitude")
-
-# Names of vectors outside the vocabulary, in CF's way of naming components along a grid's axes.
-_OTHER_VECTORS = re.compile(
-    r"(^|_)(x|y|grid_eastward|grid_northward)_(wind|velocity|stress|transport|current)"
-)
 
 _SETTLE = (
     "Set ingest.winds to grid (along the axes of the grid) or to east_and_north, whichever holds; or give it in the file the"
@@ -190,13 +185,12 @@ def turn_winds(
 def _judged(offer: Offer, source: Source, winds: WindAxes) -> Offer:
     """Return an offer with the angle of its grid, or with the problem that it has."""
     curvilinear = CURVILINEAR[LATITUDE] in source.dataset.coords
-    standard_name = str(offer.array.attrs.get("standard_name", ""))
     if partner_of(offer.variable) is None:
-        if curvilinear and _OTHER_VECTORS.search(standard_name):
+        if curvilinear and is_component_along_grid(offer.array):
             return replace(
                 offer,
-                problem=f"it is a vector along the axes of a curvilinear grid (standard name {standard_name}), and only"
-                " winds are turned to east and north",
+                problem="it is a component of a vector along the axes of a curvilinear grid, and only winds that the"
+                " vocabulary knows are turned to east and north",
                 remedy="Turn it before, or leave it out.",
             )
         return offer
@@ -209,12 +203,14 @@ def _judged(offer: Offer, source: Source, winds: WindAxes) -> Offer:
             problem="its grid is said to have a rotated pole, while latitude and longitude are plain axes",
             remedy="Give the file true latitudes and longitudes (y, x), or remove the attribute grid_mapping.",
         )
-    axes, said = (
-        said_axes(offer.array, source.attrs) if winds == "as_said" else (winds, f"ingest.winds: {winds}")
-    )
+    axes, said = said_axes(offer.array, source.attrs, offer.file_name)
+    if winds != "as_said":
+        axes, said = winds, f"ingest.winds: {winds}"
     if axes == "east_and_north":
         return offer
     if axes != "grid":
+        if _runs_east(offer, source):
+            return offer
         reason = f"the file contradicts itself ({said})" if said else "nothing says which"
         return replace(
             offer,
@@ -259,6 +255,16 @@ def _same_levels(a: Offer, b: Offer) -> bool:
     if a.levels is None or b.levels is None:
         return a.levels is b.levels
     return np.array_equal(a.levels, b.levels)
+
+
+def _runs_east(offer: Offer, source: Source) -> bool:
+    """Whether the x axis of a curvilinear grid runs east everywhere, so that it does not matter which axes are meant."""
+    directions = _directions(offer.array, source.raw) or AxisDirections()
+    along = directions.x_dimension
+    if np.ptp(source.order.latitude, axis=along).max() > 1e-4:
+        return False
+    steps = np.mod(np.diff(source.order.longitude, axis=along) + 180.0, 360.0) - 180.0
+    return bool((steps * directions.x > 0).all())
 
 
 def _has_rotated_axes(offer: Offer, mapping: Mapping[str, Any]) -> bool:

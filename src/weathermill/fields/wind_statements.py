@@ -23,10 +23,27 @@ _EARTH_WORDS = re.compile(
     r"|\b(eastward|northward)|(true|geographic(al)?)[- ](east|north|coordinates)",
     re.IGNORECASE,
 )
-_WRF_NAMES = ("U", "V", "U10", "V10", "U10E", "V10E", "U_PL", "V_PL")
+_WRF_NAMES = ("U", "V", "U10", "V10", "U_PL", "V_PL")
+
+# Texts and standard names of one component of a vector.
+_COMPONENT = re.compile(
+    r"(^|[_ ])([xyuv]|grid_eastward|grid_northward)[-_ ](wind|velocity|stress|transport|current|component)"
+    r"|eastward|northward|zonal|meridional",
+    re.IGNORECASE,
+)
+_ALONG_AXES = re.compile(r"(^|_)(x|y|grid_eastward|grid_northward)_(wind|velocity|stress|transport|current)")
 
 
-def said_axes(array: xr.DataArray, attrs: Mapping[str, Any]) -> tuple[str | None, str]:
+def is_component_along_grid(array: xr.DataArray) -> bool:
+    """Return whether a field is said to be a component of a vector along the axes of its grid."""
+    standard_name = str(array.attrs.get("standard_name", ""))
+    if _ALONG_AXES.search(standard_name):
+        return True
+    texts = (standard_name, *(str(array.attrs.get(key, "")) for key in ("long_name", "description")))
+    return any(map(_COMPONENT.search, texts)) and said_axes(array, {}, str(array.name))[0] == "grid"
+
+
+def said_axes(array: xr.DataArray, attrs: Mapping[str, Any], name: str) -> tuple[str | None, str]:
     """Return along which axes a wind component is said to lie, and what says so.
 
     GRIB's flag decides where there is one, since its readers name all winds eastward. Else standard name, texts and name
@@ -38,6 +55,8 @@ def said_axes(array: xr.DataArray, attrs: Mapping[str, Any]) -> tuple[str | None
         As the file has it.
     attrs
         Global attributes of the file.
+    name
+        The file's name for it.
 
     Returns
     -------
@@ -59,10 +78,8 @@ def said_axes(array: xr.DataArray, attrs: Mapping[str, Any]) -> tuple[str | None
         grid.append(f"standard name {standard_name}")
     elif standard_name in ALONG_GRID.values():
         earth.append(f"standard name {standard_name}")
-    for key in ("long_name", "description", "comment", "name"):
-        text = str(array.name if key == "name" else array.attrs.get(key, ""))
-        if key == "name":
-            text = text.replace("_", " ")
+    texts = {key: str(array.attrs.get(key, "")) for key in ("long_name", "description", "comment")}
+    for key, text in (texts | {"name": name.replace("_", " ")}).items():
         for words, found in ((_GRID_WORDS, grid), (_EARTH_WORDS, earth)):
             if match := words.search(text):
                 found.append(f"{key.replace('_', ' ')} {match[0]!r}")
@@ -72,6 +89,6 @@ def said_axes(array: xr.DataArray, attrs: Mapping[str, Any]) -> tuple[str | None
     if grid or earth:
         return ("grid" if grid else "east_and_north"), ", ".join(grid or earth)
     title = f"{attrs.get('TITLE', '')} {attrs.get('title', '')} {attrs.get('source', '')}"
-    if array.name in _WRF_NAMES and ("WRF" in title or "MAP_PROJ" in attrs):
+    if name in _WRF_NAMES and ("WRF" in title or "MAP_PROJ" in attrs):
         return "grid", "WRF's own output"
     return None, ""

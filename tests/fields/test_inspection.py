@@ -133,3 +133,11 @@ def test_flags_of_time_alone_are_no_fields(make_source):
     assert "interpolated" in fields
     report = inspect(fields)
     assert report.findings == [] and {v.variable for v in report.variables} == {"temperature"}
+
+
+def test_a_hemisphere_is_told(make_source):
+    hemisphere = make_source().assign_coords(
+        latitude=("latitude", np.linspace(90, 0, make_source().sizes["latitude"]))
+    )
+    hemisphere["latitude"].attrs = make_source()["latitude"].attrs
+    assert "from latitude 90 to 0, short of a pole" in messages(report_on(hemisphere), "info")

@@ -11,8 +11,13 @@ from PIL import Image
 
 from weathermill.errors import GridError, ParameterError
 from weathermill.fields.conventions import canonicalise
-from weathermill.fields.grids import named_grid
-from weathermill.fields.regrid_page import judge_regrid_report, render_regrid_report, require_thresholds
+from weathermill.fields.grids import build_grid, describe_grid, named_grid
+from weathermill.fields.regrid_page import (
+    _grid_text,
+    judge_regrid_report,
+    render_regrid_report,
+    require_thresholds,
+)
 from weathermill.fields.regridding import RegridWeights, apply_weights, make_weights, regrid_report
 
 
@@ -78,3 +83,12 @@ def test_thresholds_make_a_gate(regridded):
     assert len(judge_regrid_report(report, {"missing_area_gained": 0.15})) == 1
     report["variables"]["temperature"]["conservation_error"] = None
     assert len(judge_regrid_report(report, {"conservation_error": 0.0})) == 1
+
+
+def test_only_a_grid_of_the_globe_is_called_global():
+    band = build_grid(np.arange(40, -41, -10.0), np.arange(0, 360, 10.0))
+    texts = [
+        _grid_text({**describe_grid(grid), "hash": "0" * 16})
+        for grid in (named_grid("18x36"), band, band.isel(longitude=slice(0, 9)))
+    ]
+    assert [text.split(", ")[2] for text in texts] == ["global", "all longitudes", "a region"]

@@ -14,7 +14,7 @@ from weathermill.fields.regridding import make_weights
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig
 from weathermill.parameters import EvaluateParameters, TrainParameters
-from weathermill.pipelines.evaluate import baselines, card, nodes
+from weathermill.pipelines.evaluate import baselines, captions, card, nodes
 from weathermill.verification.model_card import CardFigure, render_model_card
 from weathermill.verification.skill_tables import stability_limit
 from weathermill.verification.times import add_hours
@@ -238,3 +238,15 @@ def test_the_corrections_of_constraints_are_followed_and_told(store, bounds):
         "coloured where their 95 % interval",
     ):
         assert words in page, words
+
+
+def test_the_card_says_what_the_grid_covers_and_how_the_network_ends_there(store, network):
+    assert card.grid_facts(store)["extent"] == "the globe"
+    facts = card.model_facts(network)
+    assert facts["boundary"] == "auto: the sphere: periodic in longitude, across both poles in latitude"
+    assert not {"edges", "open_edges"} & set(facts)
+    scores, _, _ = nodes.evaluate_forecasts(store, network, parameters(regression="none"))
+    assert "(%), global, by channel" in captions.scorecard("persistence", scores)
+    region = scores.isel(region=[0]).assign_coords(region=["domain"])
+    assert "(%), whole domain, by channel" in captions.scorecard("persistence", region)
+    assert "by lead time, whole domain, of" in captions.curves("RMSE", region, region)

@@ -143,7 +143,7 @@ class Trainer:
     def start(self, resume: bool, report_memory: MemoryReport | None = None) -> None:
         """Take over the newest intact checkpoint, or prepare for a fresh training."""
         logger.info("Boundary of the grid: %s", self.forecaster.boundary)
-        self.tracker.log_params({"model.edges": self.forecaster.config.edges.name})
+        self.tracker.log_params({"edges": self.forecaster.config.edges.name})
         if not resume:
             log_weights(self.step.loss, self.forecaster, self.tracker)
             if self.budget is not None:

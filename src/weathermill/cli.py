@@ -238,7 +238,8 @@ def reproduce(run_id: str, execute: bool, env: str | None) -> None:
     The run is given by its MLflow id, the beginning of it, its name, or as `newest`.
     """
     from weathermill.tracking.environment import current_settings
-    from weathermill.tracking.reproduction import compare_metrics, look_up, make_again
+    from weathermill.tracking.making_again import make_again, require_reproducible
+    from weathermill.tracking.reproduction import look_up
 
     with _session(env) as session:
         context = session.load_context()
@@ -246,14 +247,15 @@ def reproduce(run_id: str, execute: bool, env: str | None) -> None:
     found = look_up(run_id, settings, project)
     click.echo(found.text())
     found.require_unchanged()
+    require_reproducible(found)
     if not execute:
         click.echo("Sources and code are unchanged: `--run` makes it again.")
         return
-    again = make_again(found, project)
-    different = compare_metrics(found.run_id, again)
-    click.echo(f"run {again}: " + ("all metrics are equal" if not different else "these metrics differ:"))
-    for name, (before, after) in different.items():
-        click.echo(f"  {name}: {before:g} -> {after:g}")
+    comparison = make_again(found, project, settings)
+    click.echo(comparison.text())
+    if not comparison.equal:
+        click.echo(f"The new outputs are in {os.path.relpath(comparison.folder)}")
+        sys.exit(1)
 
 
 @main.command()

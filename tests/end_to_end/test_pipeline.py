@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import mlflow
@@ -16,6 +17,9 @@ from weathermill.incremental.plan import plan_for
 from weathermill.incremental.records import size_of
 from weathermill.incremental.selection import combined_pipeline
 from weathermill.parameters import validate_parameters
+from weathermill.tracking.making_again import make_again
+from weathermill.tracking.reproduction import look_up
+from weathermill.tracking.settings import TrackingSettings
 
 CHANNELS = {
     *(
@@ -250,3 +254,21 @@ def test_memory_and_disk_were_predicted_and_are_compared_with_what_was_taken(fin
     for path, size in made.items():
         assert size <= needed[path], path
     assert sum(needed.values()) < 40 * sum(made.values())
+
+
+def test_a_resumed_run_is_made_again_from_its_first_step_beside_what_stands(finished):
+    shutil.rmtree(finished.file("06_models", "sample", "model"))
+    finished.run("train", params={"train": {"resume": True}})
+    resumed = finished.experiment_runs().iloc[0]
+    assert resumed["tags.stages.run"] == "train"
+    stood = {path: path.read_bytes() for path in finished.file("06_models").rglob("*") if path.is_file()}
+    settings = TrackingSettings()
+    reproduction = look_up(resumed["run_id"], settings, finished.path)
+    comparison = make_again(reproduction, finished.path, settings)
+    assert comparison.equal and "model" in comparison.same_bytes
+    client = mlflow.MlflowClient()
+    assert [m.step for m in client.get_metric_history(comparison.run_id, "validation/loss")] == [4, 8]
+    assert client.get_run(comparison.run_id).data.tags["reproduces.run_id"] == resumed["run_id"]
+    assert not client.search_model_versions(f"run_id = '{comparison.run_id}'")
+    assert {path: path.read_bytes() for path in stood} == stood
+    assert not finished.file("reproductions").exists()

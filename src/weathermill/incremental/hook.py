@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
@@ -41,6 +42,7 @@ from weathermill.incremental.records import (
     stored_record,
     write_record,
 )
+from weathermill.incremental.relocation import is_relocated, relocate
 from weathermill.incremental.resources import PeakMemory
 from weathermill.incremental.sharing import adopt, unshare
 from weathermill.parameters import validate_parameters
@@ -72,6 +74,18 @@ class IncrementalHook:
         self._stages: dict[str, dict[str, float]] = {}
         self._needs = Needs()
         self._workers: int | str | None = _UNCHANGED
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Leave the model registry alone while a run is made again."""
+        if is_relocated():
+            settings = dict(context.config_loader["mlflow"])
+            context.config_loader["mlflow"] = {**settings, "registered_model_name": None}
+
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog) -> None:
+        """Have outputs go to their other place while a run is made again."""
+        relocate(catalog)
 
     @hook_impl
     def before_pipeline_run(

@@ -1,11 +1,11 @@
-"""What a run must leave so that it can be made again, and making it again."""
+"""What a run must leave so that it can be made again, and whether it can be."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,8 @@ class Reproduction:
         Nodes whose code is different now.
     software
         Packages whose version is different now: "name: then -> now".
+    tags, status
+        Of the run.
     """
 
     run_id: str
@@ -98,6 +100,8 @@ class Reproduction:
     sources: tuple[str, ...]
     code: tuple[str, ...]
     software: tuple[str, ...]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    status: str = "FINISHED"
 
     @property
     def changed(self) -> bool:
@@ -186,6 +190,8 @@ def look_up(run_id: str, settings: TrackingSettings, project: Path) -> Reproduct
         sources,
         code,
         software,
+        dict(tags),
+        run.info.status,
     )
 
 
@@ -213,39 +219,3 @@ def _differences(description: Mapping[str, Any], project: Path) -> tuple[tuple[s
             if part != "code" and part not in made and now.get(part) != digest:
                 sources[part] = None
     return tuple(sources), tuple(code)
-
-
-def make_again(reproduction: Reproduction, project: Path) -> str:
-    """Execute a run's stages with its parameters, as a new run; give the new run's id.
-
-    Raises
-    ------
-    ReproductionError
-        If sources or code have changed.
-    """
-    from weathermill.incremental.runner import IncrementalRunner
-    from weathermill.tracking.tracker import MLflowTracker
-
-    reproduction.require_unchanged()
-    description = reproduction.description
-    ran = [name for name, node in description["nodes"].items() if node["ran"]]
-    parameters = {**description["parameters"], "force": ran}
-    with KedroSession.create(project, env=description["env"], runtime_params=parameters) as session:
-        session.run(
-            pipeline_names=description["pipelines"] or None,
-            runner=IncrementalRunner(),
-            **description["selection"],
-        )
-    return MLflowTracker.last_run_id or ""
-
-
-def compare_metrics(first: str, second: str) -> dict[str, tuple[float, float]]:
-    """Metrics of two runs that differ, but for measurements of time, speed and memory."""
-    client = mlflow.MlflowClient()
-    before, after = (client.get_run(run_id).data.metrics for run_id in (first, second))
-    measured = ("stage/", "speed/", "feed/", "memory/")
-    return {
-        name: (before[name], after[name])
-        for name in sorted(before.keys() & after.keys())
-        if not name.startswith(measured) and before[name] != after[name]
-    }

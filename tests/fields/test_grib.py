@@ -82,7 +82,7 @@ def test_steps_become_valid_times_and_the_latest_forecast_counts(tmp_path, start
         for start in starts:
             for step in (0, 6, 12):
                 file.write(
-                    message(field(start / 100 + step), shortName="t", level=500, dataTime=start, step=step)
+                    message(field(start / 50 + step), shortName="t", level=500, dataTime=start, step=step)
                 )
     fields = fields_of(path, variables=["temperature"])
     assert [str(t)[:13] for t in fields.time.values] == [
@@ -92,7 +92,8 @@ def test_steps_become_valid_times_and_the_latest_forecast_counts(tmp_path, start
         "2020-01-01T18",
         "2020-01-02T00",
     ]
-    expected = [0, 6, 12, 18, 24]
+    # 12 UTC is there as a forecast (12) and as the start of the next one (24).
+    expected = [0, 6, 24, 30, 36]
     for i, seed in enumerate(expected):
         assert np.allclose(fields.temperature[i, 0], field(seed), atol=1e-3), i
 

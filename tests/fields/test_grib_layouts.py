@@ -11,7 +11,7 @@ from grib_writing import NI, NJ, field, message, needs_eccodes
 from weathermill.errors import UnreadableSourceError
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.findings import attached
-from weathermill.fields.grib_messages import split_fields
+from weathermill.fields.grib_sections import split_fields
 from weathermill.fields.opening import open_sources
 from weathermill.fields.projections import Figure, lambert, polar_stereographic
 

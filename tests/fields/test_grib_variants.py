@@ -159,6 +159,12 @@ def test_a_maximum_alone_is_not_taken_for_the_value_at_a_time(tmp_path):
         opened_as(path, surface_variables=["2m_temperature"])
 
 
+def test_a_mean_is_not_taken_for_a_sum(tmp_path):
+    path = write(tmp_path / "a.grib", covering(rain(1), "avg", "0-6", "tp", **GROUND))
+    with pytest.raises(MissingVariableError, match="tp_avg_6h"):
+        opened_as(path, surface_variables=["total_precipitation"])
+
+
 def test_an_average_alone_is_taken_and_told(tmp_path):
     path = write(tmp_path / "a.grib", covering(field(9), "avg", "0-24", "2t", **GROUND))
     findings = []
@@ -206,9 +212,11 @@ def test_copies_of_single_messages_are_compared_with_these_alone(tmp_path):
         for hour in (0, 600)
         for level in (300, 500)
     }
-    copies = [content[0, 500], content[600, 300], content[600, 300]]
-    got = opened_as(write(tmp_path / "a.grib", *content.values(), *copies), variables=["temperature"])
-    np.testing.assert_allclose(got.temperature[1, 0], field(306), atol=1e-3)
+    for copies in ([(0, 500), (600, 300)], [(0, 500), (600, 300), (600, 300)]):
+        path = write(tmp_path / "a.grib", *content.values(), *(content[key] for key in copies))
+        got = opened_as(path, variables=["temperature"])
+        np.testing.assert_allclose(got.temperature[1, 0], field(306), atol=1e-3)
+    assert open_sources(path).names[1] == "a.grib!t@isobaricInhPa#2"
 
 
 def test_single_forecasts_members_and_means_of_an_ensemble_stay_apart(tmp_path):

@@ -6,7 +6,9 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from grib_writing import NI, NJ, needs_eccodes, summed
 
 from weathermill.errors import SourceNotFoundError, UnreadableSourceError
 from weathermill.fields.findings import attached
@@ -131,3 +133,22 @@ def test_references_count_where_there_is_nothing_else(folder, netcdf):
     shutil.copy(netcdf, folder / "a.nc")
     assert names(expand_local(str(folder))) == ["a.nc"]
     assert names(expand_local(f"{folder}/*.json")) == ["all.json"]
+
+
+@needs_eccodes
+def test_an_archive_of_grib_files_counts_as_these_together(folder):
+    first, second = np.full((NJ, NI), 0.25), np.full((NJ, NI), 0.75)
+    with zipfile.ZipFile(folder / "cds.zip", "w") as archive:
+        archive.writestr("a.grib", summed(first, "0-6"))
+        archive.writestr("b.GRIB", summed(second, "0-12"))
+    opened = open_sources(folder)
+    assert opened.names == ["cds.zip!a.grib!tp@surface", "cds.zip!b.GRIB!tp@surface"]
+    np.testing.assert_allclose(opened.datasets[1]["tp"], 0.5, atol=1e-6)
+    assert {Path(d.location).name for d in opened.descriptions} == {"cds.zip"}
+
+
+@pytest.mark.parametrize("name", ["x.GRB2", "x.zip"])
+def test_grib_files_and_archives_behind_a_url_are_refused_with_the_way_out(name):
+    with pytest.raises(UnreadableSourceError, match="not read from a URL") as caught:
+        open_sources(f"memory://weather/{name}")
+    assert "Download" in caught.value.remedy

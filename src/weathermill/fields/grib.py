@@ -117,9 +117,12 @@ def _of_file(path: Path, variants: Sequence[Variant]) -> list[GribVariable]:
         labelled += [(label, variant, entries) for entries in _without_repetition(copies)]
     result, seen = [], {}
     for label, variant, entries in labelled:
-        if sum(other == label for other, _, _ in labelled) > 1:
-            apart = [*(part for part in variant.field.origin if part), variant.field.experiment]
-            label += "," + ",".join(part for part in apart if part)
+        alike = [other for text, other, _ in labelled if text == label]
+        own = (*variant.field.origin, variant.field.experiment)
+        theirs = [(*other.field.origin, other.field.experiment) for other in alike]
+        label += "".join(
+            f",{part or 'none'}" for i, part in enumerate(own) if len({other[i] for other in theirs}) > 1
+        )
         seen[label] = seen.get(label, 0) + 1
         name = label if seen[label] == 1 else f"{label}#{seen[label]}"
         used = dict.fromkeys([path, *(e.minus.path for e in entries if e.minus is not None)])

@@ -24,7 +24,7 @@ _NON_NEGATIVE = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A field as it is offered: a message, less another one where sums are differenced.
 

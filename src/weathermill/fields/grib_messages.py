@@ -1,11 +1,8 @@
-"""The messages of GRIB files, editions 1 and 2: what each one is, and its values when asked for.
-
-A message of edition 2 may hold several fields, which share sections (WMO Manual on Codes, FM 92 GRIB, regulation
-92.1.2); each becomes a message by itself.
-"""
+"""The messages of GRIB files, editions 1 and 2: what each one is, and its values when asked for."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ import numpy as np
 
 from weathermill.errors import UnreadableSourceError
 from weathermill.fields.grib_grids import GribGrid, get, read_grid
+from weathermill.fields.grib_sections import read_bytes, sections_of, split_fields
 
 _FILL = 1.0e30
 _SECONDS = {0: 60, 1: 3600, 2: 86400, 10: 10800, 11: 21600, 12: 43200, 13: 1, 14: 900, 15: 1800, 254: 1}
@@ -57,7 +55,7 @@ class FieldKey:
     experiment: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """One field in a file.
 
@@ -120,8 +118,11 @@ class FileIndex:
     unusable: list[tuple[UnreadableSourceError, int]]
 
 
-# A file is indexed once in a process: sources are opened several times in a run.
+# A file is indexed once in a process, as long as the index is no burden: sources are opened several times in a run.
 _indexed: dict[tuple[str, int, int], FileIndex] = {}
+_INDEXED_MESSAGES = 500_000
+# Grids by their section: those of projected grids are large, and the same in all files of a series.
+_grids: dict[bytes, GribGrid] = {}
 
 
 def index_file(path: Path) -> FileIndex:
@@ -138,7 +139,13 @@ def index_file(path: Path) -> FileIndex:
     if key not in _indexed:
         for stale in [other for other in _indexed if other[0] == key[0]]:
             del _indexed[stale]
-        _indexed[key] = _read_index(path)
+        index = _read_index(path)
+        while _indexed and sum(len(i.messages) for i in _indexed.values()) + len(index.messages) > (
+            _INDEXED_MESSAGES
+        ):
+            del _indexed[next(iter(_indexed))]
+        _indexed[key] = index
+        return index
     return _indexed[key]
 
 
@@ -154,26 +161,32 @@ def _require_eccodes(path: Path) -> None:
 
 
 def _read_index(path: Path) -> FileIndex:
-    grids: dict[bytes, GribGrid | UnreadableSourceError] = {}
+    unusable_grids: dict[bytes, UnreadableSourceError] = {}
     attributes: dict[FieldKey, dict[str, Any]] = {}
     messages: list[Message] = []
-    unusable: dict[int, tuple[UnreadableSourceError, int]] = {}
+    passed_over: Counter[bytes] = Counter()
+    known: dict[FieldKey, FieldKey] = {}
     for handle, offset, length, part, grid_section in _fields(path):
         field = _field_key(handle)
-        grid_key = grid_section or str(get(handle, "md5GridSection", str, offset)).encode()
-        if grid_key not in grids:
-            grids[grid_key] = read_grid(handle, path, field.name)
-        grid = grids[grid_key]
-        if isinstance(grid, UnreadableSourceError):
-            error, count = unusable.get(id(grid), (grid, 0))
-            unusable[id(grid)] = (error, count + 1)
+        field = known.setdefault(field, field)
+        grid_key = grid_section or str(get(handle, "md5GridSection", str, f"{path}:{offset}")).encode()
+        if grid_key not in _grids and grid_key not in unusable_grids:
+            read = read_grid(handle, path, field.name)
+            if isinstance(read, UnreadableSourceError):
+                unusable_grids[grid_key] = read
+            else:
+                _grids[grid_key] = read
+        if grid_key in unusable_grids:
+            passed_over[grid_key] += 1
             continue
+        grid = _grids[grid_key]
         if field not in attributes:
             attributes[field] = _attributes(handle, field, grid)
         messages.append(_message(handle, path, (offset, length, part), field, grid))
+    unusable = [(unusable_grids[key], count) for key, count in passed_over.items()]
     if not messages and not unusable:
         raise UnreadableSourceError("the GRIB file holds no message", where=str(path))
-    return FileIndex(messages, attributes, list(unusable.values()))
+    return FileIndex(messages, attributes, unusable)
 
 
 def _fields(path: Path) -> Iterator[tuple[int, int, int, int, bytes]]:
@@ -196,68 +209,19 @@ def _fields(path: Path) -> Iterator[tuple[int, int, int, int, bytes]]:
                 offset = int(eccodes.codes_get(handle, "offset", int))
                 length = int(eccodes.codes_get(handle, "totalLength", int))
                 edition = int(eccodes.codes_get(handle, "edition", int))
-                sections = list(_sections(raw, offset, length)) if edition == 2 else []
+                sections = list(sections_of(raw, offset, length)) if edition == 2 else []
                 if sum(number == 7 for number, _, _ in sections) < 2:
                     grid = next((place for number, *place in sections if number == 3), None)
-                    yield handle, offset, length, -1, b"" if grid is None else _bytes(raw, *grid)
+                    yield handle, offset, length, -1, b"" if grid is None else read_bytes(raw, *grid)
                     continue
             finally:
                 eccodes.codes_release(handle)
-            for part, single in enumerate(split_fields(_bytes(raw, offset, length))):
+            for part, single in enumerate(split_fields(read_bytes(raw, offset, length))):
                 handle = eccodes.codes_new_from_message(single)
                 try:
                     yield handle, offset, length, part, b""
                 finally:
                     eccodes.codes_release(handle)
-
-
-def _bytes(file: BinaryIO, offset: int, length: int) -> bytes:
-    file.seek(offset)
-    return file.read(length)
-
-
-def _sections(file: BinaryIO, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (number, offset, length) of the sections 1 to 7 of a message of edition 2."""
-    place, end = offset + 16, offset + length - 4
-    while place + 5 <= end:
-        head = _bytes(file, place, 5)
-        size = int.from_bytes(head[:4], "big")
-        if size < 5:
-            return
-        yield head[4], place, size
-        place += size
-
-
-def split_fields(content: bytes) -> list[bytes]:
-    """Return each field of a message of edition 2 as a message by itself.
-
-    Parameters
-    ----------
-    content
-        The message. Sections 2 to 7, 3 to 7 or 4 to 7 may be repeated; what is not repeated stays in force, and so
-        does a bitmap where section 6 says so (its sixth octet is 254).
-    """
-    current: dict[int, bytes] = {}
-    bitmap = b""
-    parts = []
-    place = 16
-    while place + 5 <= len(content) - 4:
-        size = int.from_bytes(content[place : place + 4], "big")
-        section, number = content[place : place + size], content[place + 4]
-        if size < 5:
-            break
-        current[number] = section
-        if number == 6:
-            if section[5] == 254:
-                current[6] = bitmap
-            else:
-                bitmap = section
-        if number == 7:
-            body = b"".join(current[n] for n in sorted(current))
-            total = 16 + len(body) + 4
-            parts.append(content[:8] + total.to_bytes(8, "big") + body + b"7777")
-        place += size
-    return parts
 
 
 def _field_key(handle: int) -> FieldKey:
@@ -380,7 +344,7 @@ def decode(file: BinaryIO, message: Message) -> np.ndarray:
     """
     import eccodes
 
-    content = _bytes(file, message.offset, message.length)
+    content = read_bytes(file, message.offset, message.length)
     if message.part >= 0:
         content = split_fields(content)[message.part]
     try:

@@ -289,6 +289,9 @@ def _unusual_statistic(
             f"the messages of {short} do not say over what time they sum; they are taken as they are",
         )
         return family
+    if accumulated and statistic == "avg":
+        # A mean is no sum, though the parameter is one.
+        return []
     if statistic.startswith("avg") or statistic == "instant":
         _note(
             notes,

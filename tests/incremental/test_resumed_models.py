@@ -160,6 +160,17 @@ def test_refused_attempts_leave_the_model_its_record_and_the_checkpoints(trained
     assert trained.run() == {}
 
 
+def test_what_cannot_be_resumed_is_told_before_any_stage_runs(trained, monkeypatch):
+    monkeypatch.setattr(IncrementalRunner, "run", lambda *_: pytest.fail("a stage was run"))
+    for options, told in (
+        ({"batch_size": 5}, "batch_size: 4 then, 5 now"),
+        ({"learning_rate": 1e-4}, "learning_rate: 0.003 then, 0.0001 now"),
+        ({"loss": "mae"}, "loss: mse then, mae now"),
+    ):
+        with pytest.raises(CheckpointError, match=told):
+            trained.run(resume=True, **options)
+
+
 def test_a_continued_training_is_a_model_of_its_own(trained):
     first = trained.record().fingerprint
     reasons = trained.run(resume=True, epochs=2, learning_rate=1e-3)

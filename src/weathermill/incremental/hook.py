@@ -45,8 +45,10 @@ from weathermill.incremental.records import (
 from weathermill.incremental.relocation import is_relocated, relocate
 from weathermill.incremental.resources import PeakMemory
 from weathermill.incremental.sharing import adopt, unshare
-from weathermill.parameters import validate_parameters
+from weathermill.parameters import Parameters, validate_parameters
+from weathermill.pipelines.train.configuration import model_config, train_config
 from weathermill.tracking.tracker import MLflowTracker
+from weathermill.training.resuming import require_resumable
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +118,10 @@ class IncrementalHook:
             restored = [path for path in shared if self._restore(path)]
             if restored or (self._one_by_one and self._adopt_equals()):
                 self._plan_under_locks(pipeline, catalog)
-            if any(entry.runs and self._trains(entry.node) for entry in self.plan):
-                require_device(parameters)
+            for entry in self.plan:
+                if entry.runs and (checkpoints := self._checkpoints(entry.node)) is not None:
+                    require_device(parameters)
+                    self._require_resumable(entry, checkpoints, parameters)
             budget = resources.memory_gib
             dask.config.set({"weathermill.memory-bytes": None if budget is None else int(budget * 2**30)})
             if budget is not None:
@@ -130,8 +134,19 @@ class IncrementalHook:
             self.release()
             raise
 
-    def _trains(self, node: Node) -> bool:
-        return any(isinstance(self._dataset(name), CheckpointsDataset) for name in node.inputs)
+    def _checkpoints(self, node: Node) -> CheckpointsDataset | None:
+        """What a node that trains goes on from; None for others."""
+        datasets = [self._dataset(name) for name in node.inputs]
+        return next((entry for entry in datasets if isinstance(entry, CheckpointsDataset)), None)
+
+    def _require_resumable(
+        self, entry: NodePlan, checkpoints: CheckpointsDataset, parameters: Parameters
+    ) -> None:
+        newest = checkpoints.newest() if parameters.train.resume else None
+        if newest is not None:
+            network = model_config(parameters.model)
+            config = train_config(parameters.train, parameters.seed)
+            require_resumable(newest, network, config, training_digests(entry.parts))
 
     def _require_memory(self, budget: float) -> None:
         """Refuse stages that took more memory than they may, when they were run before."""
@@ -235,11 +250,10 @@ class IncrementalHook:
     def _parts_made(self, entry: NodePlan) -> dict[str, str]:
         """The same once the node has run: a training's history is that of its newest checkpoint."""
         parts = self._parts(entry)
-        for name in entry.node.inputs:
-            if isinstance(dataset := self._dataset(name), CheckpointsDataset):
-                parts.pop(HISTORY, None)
-                if history := dataset.history():
-                    parts[HISTORY] = history
+        if (checkpoints := self._checkpoints(entry.node)) is not None:
+            parts.pop(HISTORY, None)
+            if history := checkpoints.history():
+                parts[HISTORY] = history
         return parts
 
     def _begin(self, node: Node) -> None:
@@ -323,12 +337,10 @@ class IncrementalHook:
 
     def _resumable(self, entry: NodePlan) -> bool:
         """Whether there is a checkpoint of the training that a node is to make."""
-        for name in entry.node.inputs:
-            if isinstance(dataset := self._dataset(name), CheckpointsDataset):
-                newest = dataset.newest()
-                digests = training_digests(self._parts(entry))
-                return newest is not None and bool(newest.phases) and newest.phases[-1].digests == digests
-        return False
+        checkpoints = self._checkpoints(entry.node)
+        newest = None if checkpoints is None else checkpoints.newest()
+        digests = training_digests(self._parts(entry))
+        return newest is not None and bool(newest.phases) and newest.phases[-1].digests == digests
 
     def release(self) -> None:
         """Let go of all locks."""

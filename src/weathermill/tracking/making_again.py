@@ -153,6 +153,12 @@ def make_again(reproduction: Reproduction, project: Path, settings: TrackingSett
 
     reproduction.require_unchanged()
     require_reproducible(reproduction)
+    if not settings.enabled:
+        raise ReproductionError(
+            "the new run would not be recorded, so that nothing could be compared",
+            where="mlflow.yml",
+            remedy="Set `enabled: true` there.",
+        )
     description = reproduction.description
     ran = [name for name, node in description["nodes"].items() if node["ran"]]
     parameters = {**description["parameters"], "force": ran}

@@ -151,6 +151,30 @@ def resumed_phases(
     return phases, changes
 
 
+def require_resumable(
+    checkpoint: Checkpoint, model: ModelConfig, config: TrainConfig, digests: Mapping[str, str]
+) -> None:
+    """Refuse before any work, by the parameters alone, what `resumed_phases` would refuse once the data are there.
+
+    Raises
+    ------
+    CheckpointError
+        As there.
+    """
+    saved = dict(checkpoint.phases[-1].parameters) if checkpoint.phases else {}
+    if not saved:
+        return
+    state = {
+        "identity": saved,
+        "position": {"epoch": checkpoint.epoch, "batch": 0, "step": checkpoint.step},
+        "best": {"epoch": 0},
+    }
+    now = identity(saved["store"], model, config)
+    # What the boundary is follows from the grid.
+    now["model"] = {**now["model"], "boundary": saved["model"].get("boundary")}
+    resumed_phases(checkpoint, state, config, now, digests)
+
+
 def out_of_patience(config: TrainConfig, epoch: int, best_epoch: int) -> bool:
     """Whether a training ends early: after so many epochs without a better one."""
     return config.patience is not None and bool(best_epoch) and epoch - best_epoch >= config.patience

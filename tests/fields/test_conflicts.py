@@ -101,6 +101,17 @@ def test_a_level_that_a_file_has_twice_counts_once_or_is_refused(make_source):
     ingested(source, variables=["temperature"], levels=[500])
 
 
+def test_a_meridian_that_a_file_has_twice_is_left_out_or_refused(make_source):
+    source = make_source()
+    copy = source.isel(longitude=[0]).assign_coords(longitude=[360.0])
+    whole = xr.concat([source, copy], "longitude")
+    got = ingested(whole, variables=["temperature"])
+    np.testing.assert_array_equal(got["temperature"], source["t"])
+    whole["t"][0, 1, 2, -1] += 2.0
+    with pytest.raises(SourceConflictError, match="by up to 2, at latitude 45, longitude 0"):
+        ingested(whole, variables=["temperature"])
+
+
 def test_one_level_in_two_files_with_different_values_is_refused(make_source):
     other = make_source(levels=(850.0, 1000.0))
     ingested(make_source(), other, variables=["temperature"], levels=[500, 850, 1000])

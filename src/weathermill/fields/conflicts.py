@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import MutableSequence, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
 
 from weathermill.errors import SourceConflictError, UnitsError
-from weathermill.fields.assembly import Piece
+from weathermill.fields.assembly import Piece, level_positions
 from weathermill.fields.comparison import compare, difference_text
 from weathermill.fields.conversion import conversion_for
-from weathermill.fields.coordinates import TIME
+from weathermill.fields.coordinates import LONGITUDE, TIME
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.layout import HorizontalOrder, finish_lazily
 from weathermill.fields.recognition import Offer
@@ -178,6 +178,47 @@ def settle_repeated_levels(
             name,
             f"{piece.offer.label} has the level {level:g} hPa {places.size} times, with the same values"
             f" ({chosen.size} of {piece.times.size} steps compared); it counts once",
+        )
+
+
+def refuse_unequal_meridians(piece: Piece, name: str, levels: Sequence[float] | None, steps: int) -> None:
+    """Refuse a meridian that a source has twice, a full circle apart, with different values.
+
+    The copy is left out of the fields; here one time step is read where there is one.
+
+    Parameters
+    ----------
+    piece
+        A variable's part in one source.
+    name
+        Its canonical name.
+    levels
+        Wanted, in hPa; None for fields without a level.
+    steps
+        Time steps a chunk.
+
+    Raises
+    ------
+    SourceConflictError
+        Naming the time, place and difference.
+    """
+    array, order = piece.offer.array, piece.order
+    if order.longitude.ndim != 1 or order.columns.size == array.sizes[LONGITUDE] or not piece.times.size:
+        return
+    longitude = array[LONGITUDE].values
+    columns = order.columns.copy()
+    for copy in np.setdiff1d(np.arange(longitude.size), columns):
+        turned = np.abs((longitude[columns] - longitude[copy] + 180.0) % 360.0 - 180.0)
+        columns[int(np.argmin(turned))] = copy
+    positions, index = piece.positions[:1], level_positions(piece.offer, levels)
+    kept = np.asarray(piece.lazy(positions, index, steps))
+    other = np.asarray(replace(piece, order=replace(order, columns=columns)).lazy(positions, index, steps))
+    if compare(kept, other, 2.0 * piece.resolution) != "same":
+        raise SourceConflictError(
+            f"{name} has a meridian twice, a full circle apart, with different values at"
+            f" {first_text(piece.times[0])}: {difference_text(kept, other, order)}",
+            where=piece.offer.label,
+            remedy="Take the last or the first longitude out of the file: `ncks -d lon,0,-2`, or isel in xarray.",
         )
 
 

@@ -23,7 +23,12 @@ from weathermill.errors import (
 )
 from weathermill.fields.assembly import Piece, holds_level, join_times, level_positions
 from weathermill.fields.choices import SourceOptions, WindAxes
-from weathermill.fields.conflicts import require_one_unit, settle_repeated_levels, static_field
+from weathermill.fields.conflicts import (
+    refuse_unequal_meridians,
+    require_one_unit,
+    settle_repeated_levels,
+    static_field,
+)
 from weathermill.fields.conversion import conversion_for
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
 from weathermill.fields.derived import derive, plan_derivations
@@ -113,7 +118,7 @@ def canonicalise(
     UnitsError
         Where units are missing and the values do not tell, or cannot be converted.
     SourceConflictError
-        Where static fields, or one level that occurs twice, differ.
+        Where static fields, or a level or meridian that occurs twice, differ.
     EmptySelectionError
         Where no time is left.
     CoordinateError
@@ -168,6 +173,7 @@ def canonicalise(
         require_some(sum(len(piece.times) for piece in pieces), name, start, stop, all_times)
         for piece in pieces:
             settle_repeated_levels(piece, name, wanted, steps, findings)
+            refuse_unequal_meridians(piece, name, wanted, steps)
         times, array = _join(pieces, wanted, steps, findings)
         dims = (TIME, LEVEL, LATITUDE, LONGITUDE) if name in pressure else (TIME, LATITUDE, LONGITUDE)
         if array.ndim == 4 and len(dims) == 3:

@@ -84,6 +84,28 @@ def test_inspect_fails_where_ingest_would(tmp_path):
     assert run("inspect", str(tmp_path / "absent.nc")).exit_code == 1
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        delivery.Delivery(
+            left=[
+                delivery.LeftOver(
+                    "c0ffee", Path("x"), [{"op": "end", "status": "FINISHED"}], "it is shut", "Open it."
+                )
+            ]
+        ),
+        delivery.Delivery(fault="it is shut\n  -> Open it."),
+    ],
+)
+def test_sync_says_what_is_left_and_exits_with_1(tmp_path, monkeypatch, told):
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setattr(delivery, "synchronise", lambda *_, **__: told)
+    result = run("sync")
+    assert result.exit_code == 1
+    assert "it is shut\n  -> Open it." in result.output
+    assert not told.left or "waits: run c0ffee: end of the run (1)" in result.output
+
+
 @pytest.mark.parametrize("command", [("sync",), ("reproduce", "0" * 32)])
 def test_the_record_of_an_environment_is_asked_where_one_is_named(tmp_path, monkeypatch, command):
     """`conf/other` keeps its record elsewhere than the others."""

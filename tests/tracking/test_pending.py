@@ -131,6 +131,23 @@ def test_a_folder_that_a_process_is_at_work_on_is_left_alone(server, tmp_path):
     assert not Pending(tmp_path / FOLDER / tracker.run_id).usable
 
 
+def test_two_processes_that_record_to_one_run_keep_what_waits_apart(server, tmp_path):
+    """As with MLFLOW_RUN_ID; each rewrites its own list as it is told."""
+    first = begin(server, tmp_path)
+    second = MLflowTracker(first.run_id, project=tmp_path, settings=SETTINGS)
+    server.up = False
+    for number, tracker in enumerate((first, second, first, second)):
+        tracker.set_tags({f"tag{number}": number})
+    assert [len(tracker.pending) for tracker in (first, second)] == [2, 2]
+    assert len(list((tmp_path / FOLDER).glob("*/"))) == 2
+    server.up = True
+    first.end("FINISHED")
+    second.pending.release()
+    assert send_left_overs(SETTINGS, tmp_path).complete == [first.run_id]
+    assert {f"tag{number}" for number in range(4)} <= set(mlflow.get_run(first.run_id).data.tags)
+    assert not list((tmp_path / FOLDER).glob("*/"))
+
+
 def test_what_is_refused_for_good_does_not_block_the_rest(server, tmp_path, caplog):
     tracker = begin(server, tmp_path)
     tracker.log_artifact(tmp_path / "missing.html")

@@ -10,7 +10,15 @@ from pathlib import Path
 from weathermill.tracking import operations, runs
 from weathermill.tracking.answers import explain
 from weathermill.tracking.operations import Operation
-from weathermill.tracking.pending import FOLDER, LOCAL_PREFIX, REFUSED, read_calls, store_of, waiting_calls
+from weathermill.tracking.pending import (
+    FOLDER,
+    LOCAL_PREFIX,
+    REFUSED,
+    read_calls,
+    run_of,
+    store_of,
+    waiting_calls,
+)
 from weathermill.tracking.settings import TrackingSettings
 from weathermill.tracking.tracker import MLflowTracker
 
@@ -117,7 +125,7 @@ _ELSEWHERE = "`weathermill sync --env=NAME` with the environment, or the MLFLOW_
 def _send(
     settings: TrackingSettings, project: Path, folder: Path, delivery: Delivery, *, retry_refused: bool
 ) -> None:
-    tracker = MLflowTracker(folder.name, project=project, settings=settings)
+    tracker = MLflowTracker(run_of(folder), project=project, settings=settings, folder=folder)
     pending = tracker.pending
     if not pending.usable:
         delivery.left.append(_untouched(folder, "a process is at work on it", "That process tells it."))
@@ -149,7 +157,7 @@ def _send(
 
 def _untouched(folder: Path, reason: str, remedy: str) -> LeftOver:
     refused = read_calls(folder / REFUSED / "calls.jsonl")
-    return LeftOver(folder.name, folder, waiting_calls(folder), reason, remedy, refused)
+    return LeftOver(run_of(folder), folder, waiting_calls(folder), reason, remedy, refused)
 
 
 def synchronise(settings: TrackingSettings, project: Path, *, retry_refused: bool = False) -> Delivery:

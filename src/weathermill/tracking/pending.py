@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from weathermill.incremental.locks import StoreLock
-from weathermill.tracking.operations import Operation
+from weathermill.tracking.operations import Operation, count_in_words
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ REFUSED = "refused"
 LOCAL_PREFIX = "local-"
 _CALLS = "calls.jsonl"
 _STORE = "store.txt"
+#: Between a run and what tells the folders of two processes apart that record to it.
+_ANOTHER = "~"
 
 
 class Pending:
@@ -78,9 +80,7 @@ class Pending:
         """Keep one more; a file that it sends is copied."""
         try:
             if self.folder is not None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._take()
-                self._note_store()
+                self._open()
                 operation = self._with_copy(operation)
                 with (self.folder / _CALLS).open("a", encoding="utf-8") as file:
                     file.write(json.dumps(operation) + "\n")
@@ -92,7 +92,13 @@ class Pending:
                 self._told = True
         self._waiting.append(operation)
 
-    def _note_store(self) -> None:
+    def _open(self) -> None:
+        """Make the folder, or one beside it where another process is at work on what it has of the same run."""
+        if not self._take():
+            self.folder = self.folder.with_name(f"{run_of(self.folder)}{_ANOTHER}{uuid.uuid4().hex[:6]}")
+            self._lock = StoreLock(self.folder, exclusive=True)
+            self._take()
+        self.folder.mkdir(parents=True, exist_ok=True)
         if self._store and not (self.folder / _STORE).exists():
             (self.folder / _STORE).write_text(self._store, encoding="utf-8")
 
@@ -127,10 +133,9 @@ class Pending:
             return
         try:
             if self.folder is not None:
+                self._open()
                 aside = self.folder / REFUSED
-                aside.mkdir(parents=True, exist_ok=True)
-                self._take()
-                self._note_store()
+                aside.mkdir(exist_ok=True)
                 operation = self._set_file_aside(operation, aside)
         except OSError as error:
             logger.warning("what MLflow refused is kept in memory only: %s", error)
@@ -185,6 +190,23 @@ class Pending:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.release()
 
+    def warn(self, reason: str) -> None:
+        """Say in the log what MLflow does not have when a run ends, and why."""
+        if self._waiting:
+            logger.warning(
+                "MLflow does not have all of this run yet: %s wait in %s, and are told by the next run that reaches it,"
+                " or by `weathermill sync`%s",
+                count_in_words(self._waiting),
+                self.folder or "memory",
+                f": {reason}" if reason else "",
+            )
+        if self._refused:
+            logger.warning(
+                "MLflow refused %s of this run: kept in %s; `weathermill sync` lists them",
+                count_in_words(self._refused),
+                self.folder / REFUSED if self.folder is not None else "memory",
+            )
+
     def release(self) -> None:
         """Let go of the folder."""
         if self._lock is not None:
@@ -231,6 +253,11 @@ def _current(operation: Operation) -> list[Operation]:
     key, name = uuid.uuid4().hex, operation.get("registered_model_name")
     register = {"op": "register", "key": key, "name": name, "trained": int(time.time() * 1000)}
     return [{"op": "model", "path": operation["path"], "key": key}, *([register] if name else [])]
+
+
+def run_of(folder: Path) -> str:
+    """The run that the operations in a folder are for."""
+    return folder.name.partition(_ANOTHER)[0]
 
 
 def store_of(folder: Path) -> str:

@@ -22,7 +22,6 @@ from weathermill.tracking.operations import LEVELS, Operation
 from weathermill.tracking.pending import (
     FOLDER,
     LOCAL_PREFIX,
-    REFUSED,
     Pending,
     note_synced,
     synced_runs,
@@ -54,6 +53,8 @@ class MLflowTracker:
         The project's folder, in whose ``mlflow_pending`` waits what could not be told; None keeps it in memory.
     settings
         To begin a local run on the server.
+    folder
+        Where what waits is kept, if not in ``mlflow_pending/<run>``.
     """
 
     _current: ClassVar[MLflowTracker | None] = None
@@ -67,6 +68,7 @@ class MLflowTracker:
         *,
         project: Path | None = None,
         settings: TrackingSettings | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.run_id = synced_runs(project).get(run_id, run_id) if project is not None else run_id
         self._first_id = run_id
@@ -75,7 +77,8 @@ class MLflowTracker:
         self._uri = tracking_uri
         self._made_client: mlflow.MlflowClient | None = None
         self._rows: list[list[Any]] = []
-        folder = project / FOLDER / run_id if project is not None else None
+        if folder is None and project is not None:
+            folder = project / FOLDER / run_id
         self._pending = Pending(folder, settings.digest(project) if settings and project else "")
         self._last = time.monotonic()
         # By level of operation: when it failed last, and why.
@@ -245,20 +248,7 @@ class MLflowTracker:
                 for key, name, alias in self._logged_models:
                     self._tell({"op": "alias", "key": key, "name": name, "alias": alias})
             self._logged_models = []
-            if self._pending:
-                logger.warning(
-                    "MLflow does not have all of this run yet: %s wait in %s, and are told by the next run that reaches"
-                    " it, or by `weathermill sync`%s",
-                    operations.count_in_words(self._pending),
-                    self._pending.folder,
-                    f": {self.reason}" if self.reason else "",
-                )
-            if refused := self._pending.refused:
-                logger.warning(
-                    "MLflow refused %s of this run: kept in %s; `weathermill sync` lists them",
-                    operations.count_in_words(refused),
-                    (self._pending.folder or Path()) / REFUSED,
-                )
+            self._pending.warn(str(self.reason) if self.reason else "")
             self._pending.release()
             MLflowTracker.last_run_id = self.run_id
             if MLflowTracker._current is self:

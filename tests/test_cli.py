@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner
@@ -54,9 +55,22 @@ def test_a_malformed_grid_is_told():
     assert "721x1440" in result.output
 
 
+def ten_days():
+    """Two days of ERA5, five times over and a little higher each time: long enough to be split."""
+    source = xr.open_dataset(LAYOUTS / "cds_new_pl_realERA5.nc")
+    parts = [
+        source.assign_coords(valid_time=source["valid_time"] + np.timedelta64(2 * n, "D")) for n in range(5)
+    ]
+    days = xr.concat(parts, "valid_time")
+    for name in ("z", "t"):
+        days[name].values += np.repeat(np.arange(5, dtype=np.float32), 4)[:, None, None, None]
+    return days
+
+
 def test_inspect_says_what_a_file_holds_and_what_to_paste(tmp_path):
     page = tmp_path / "report.html"
-    result = run("inspect", str(LAYOUTS / "cds_new_pl_realERA5.nc"), "--html", str(page))
+    ten_days().to_netcdf(tmp_path / "ten_days.nc")
+    result = run("inspect", str(tmp_path / "ten_days.nc"), "--html", str(page))
     assert result.exit_code == 0, result.output
     assert "61 x 120, global, points on the poles" in result.output
     assert "variables: [geopotential, temperature]" in result.output and "levels: [500, 850]" in result.output
@@ -64,7 +78,7 @@ def test_inspect_says_what_a_file_holds_and_what_to_paste(tmp_path):
 
 
 def test_inspect_takes_names_and_choices(tmp_path):
-    forecasts = xr.open_dataset(LAYOUTS / "cds_new_pl_realERA5.nc").isel(pressure_level=0, drop=True)[["z"]]
+    forecasts = ten_days().isel(pressure_level=0, drop=True)[["z"]]
     forecasts = forecasts.rename(z="PHI").expand_dims(step=[6.0, 12.0])
     forecasts["step"].attrs["units"] = "hours"
     forecasts.drop_encoding().to_netcdf(tmp_path / "x.nc")
@@ -75,6 +89,14 @@ def test_inspect_takes_names_and_choices(tmp_path):
     refused = run("inspect", str(tmp_path / "x.nc"), "--names", "PHX=geopotential_850")
     assert refused.exit_code == 1 and "did you mean PHI" in refused.output
     assert run("inspect", str(tmp_path / "x.nc"), "--select", "step").exit_code == 2
+
+
+def test_inspect_refuses_what_is_too_short_to_train_on_and_says_what_it_is_good_for():
+    result = run("inspect", str(LAYOUTS / "cds_new_pl_realERA5.nc"))
+    assert result.exit_code == 1
+    assert "error: sources: Split 'validation' holds no state; at least 2 are needed" in result.output
+    assert "a forecast may start from it" in result.output and "nothing is wrong" not in result.output
+    assert "levels: [500, 850]" in result.output
 
 
 def test_inspect_fails_where_ingest_would(tmp_path):

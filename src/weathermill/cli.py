@@ -428,10 +428,22 @@ def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in (text.partition("=") for text in given)}
 
 
+def _base_parameters() -> dict[str, Any]:
+    """Parameters of conf/base of the project that the current folder belongs to; none outside of one."""
+    from kedro.utils import find_kedro_project
+
+    project = find_kedro_project(Path.cwd())
+    if project is None:
+        return {}
+    from weathermill.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
+
+    return dict(CONFIG_LOADER_CLASS(str(Path(project, "conf")), "base", **CONFIG_LOADER_ARGS)["parameters"])
+
+
 @main.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option(
-    "--sample", type=click.IntRange(0), default=3, show_default=True, help="Time steps to read; 0 reads none."
+    "--sample", type=click.IntRange(0), default=6, show_default=True, help="Time steps to read; 0 reads none."
 )
 @click.option("--html", type=click.Path(dir_okay=False), default=None, help="Also write a page to this file.")
 @click.option(
@@ -452,14 +464,17 @@ def inspect(
 ) -> None:
     """Say what SOURCES (files, globs, stores, URLs) hold, what is wrong, and the parameters that ingest them.
 
-    Exits with 1 where something would stop the ingest stage.
+    Exits with 1 where something would stop a run with these parameters: they are tried as `kedro run` would, short of the
+    work. Within a project its conf/base counts for all other parameters.
     """
     from weathermill.fields.choices import SourceOptions
     from weathermill.fields.inspection import InspectionReport
     from weathermill.fields.looking import look_at
+    from weathermill.pipelines.proposal import check_proposal
 
     options = SourceOptions(_pairs("--names", names), _pairs("--select", select), _pairs("--units", units))
-    look = look_at(list(sources), sample_steps=sample, options=options)
+    check = functools.partial(check_proposal, base=_base_parameters())
+    look = look_at(list(sources), sample_steps=sample, options=options, check=check)
     click.echo(look.to_text())
     if html:
         report = look.report or InspectionReport()

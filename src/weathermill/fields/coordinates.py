@@ -370,6 +370,12 @@ def _coordinate_values(axis, variable, source, findings) -> np.ndarray:
     values = np.atleast_1d(variable.values)
     if not np.all(np.isfinite(values)):
         raise CoordinateError(f"{axis} has missing values", where=source)
+    if axis in (LATITUDE, LONGITUDE) and values.size == 0:
+        raise CoordinateError(
+            f"{axis} has no values",
+            where=f"{source}:{variable.name}",
+            remedy="The file was cut to nothing: take one with a grid.",
+        )
     if axis == LATITUDE and np.abs(values).max() > 90.0 + 1e-4:
         raise CoordinateError(
             f"latitudes run from {values.min():g} to {values.max():g}, beyond the poles", where=source

@@ -24,8 +24,8 @@ SAMPLE_STEPS = 6
 #: Fewer steps are read where all variables of one step are large, though never fewer than two.
 SAMPLE_BYTES = 2**30
 
-# Variables that have no value over land, or over sea, by their nature.
-_MASKED = ("sea_surface_temperature", "sea_ice_cover")
+#: Variables that have no value over land, or over sea, by their nature.
+MASKED = ("sea_surface_temperature", "sea_ice_cover")
 
 #: What findings on values beyond their limits say.
 BEYOND_LIMITS = "beyond the physical limits"
@@ -336,10 +336,10 @@ def _judge_variable(report, variable, levels, totals, counts) -> None:
         share = totals[holed, 2].sum() / (seen * len(holed))
         _note(
             report,
-            "info" if name in _MASKED else "warning",
+            "info" if name in MASKED else "warning",
             name,
             f"{100 * share:.3g} % of the sampled values are missing{at(holed)}",
-            "" if name in _MASKED else "Training needs complete fields: fill the gaps, or leave it out.",
+            "" if name in MASKED else "Training needs complete fields: fill the gaps, or leave it out.",
         )
     report.findings.extend(judge_values(variable, counts, of="sampled values"))
     flat = [

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from weathermill.errors import WeathermillError
 from weathermill.fields.choices import SourceOptions
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.findings import Finding, Held
-from weathermill.fields.inspection import InspectionReport, inspect
-from weathermill.fields.opening import open_sources
-from weathermill.fields.overview import Overview, overview
+from weathermill.fields.inspection import SAMPLE_STEPS, InspectionReport, inspect
+from weathermill.fields.opening import OpenedSources, open_sources
+from weathermill.fields.overview import HeldVariable, Overview, overview, yaml_lines
 from weathermill.fields.reduced import settle_reduced_grids
+
+#: Tries parameters on sources: (sources, ``ingest`` parameters, time steps to read, list to note findings in) -> the
+#: inspection report, or None where nothing is read. Raises a WeathermillError of what would stop a run.
+Check = Callable[[OpenedSources, dict[str, Any], int, list[Finding]], InspectionReport | None]
+
+_CANONICAL = (
+    "variables",
+    "surface_variables",
+    "static_variables",
+    "levels",
+    "units",
+    "names",
+    "select",
+    "winds",
+)
 
 
 @dataclass
@@ -24,15 +39,17 @@ class Look:
     overview: Overview
     report: InspectionReport | None
     findings: list[Finding]
+    proposed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def errors(self) -> list[Finding]:
-        """What would stop the ingest stage."""
+        """What would stop a run with the proposed parameters."""
         return [finding for finding in self.findings if finding.severity == "error"]
 
     def to_text(self) -> str:
         """Return the lines for a terminal."""
-        body, parameters = self.overview.to_text(with_findings=False).split("\n\n", 1)
+        body = self.overview.to_text(with_findings=False).split("\n\n", 1)[0]
+        parameters = "\n".join(["ingest:", *yaml_lines(dict(self.proposed))])
         lines = [body]
         if self.report is not None and self.report.variables:
             lines.append("\nfrom a sample:")
@@ -51,6 +68,8 @@ class Look:
         )
         if not self.findings:
             lines.append("nothing is wrong with it")
+        if self.errors:
+            parameters = "the parameters to begin with, once the errors are settled:\n" + parameters
         return "\n".join([*lines, "", parameters])
 
 
@@ -58,8 +77,9 @@ def look_at(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     storage_options: Mapping[str, Any] | None = None,
-    sample_steps: int = 3,
+    sample_steps: int = SAMPLE_STEPS,
     options: SourceOptions | None = None,
+    check: Check | None = None,
 ) -> Look:
     """Look at sources without configuring anything, reading coordinates and a few time steps.
 
@@ -71,6 +91,9 @@ def look_at(
         Time steps to read; 0 reads coordinates only.
     options
         Names, units and values to select, as parameters of the ingest stage say them.
+    check
+        How the proposed parameters are tried on the sources; by default they are ingested and inspected. That of
+        :mod:`weathermill.pipelines.proposal` goes by everything that a run would refuse.
 
     Returns
     -------
@@ -87,20 +110,60 @@ def look_at(
     seen = overview(opened.datasets, opened.names, options)
     seen.reduced = bool(expanded)
     findings, report = [*expanded, *seen.findings], None
-    wanted = {key: value for key, value in seen.parameters().items() if key not in ("start", "reduced_grids")}
-    if sample_steps > 0 and any(wanted[key] for key in wanted if key != "levels") and not _blocked(seen):
-        noticed = Held("")
+    proposed = seen.parameters()
+    if nothing := nothing_to_ingest(seen):
+        findings.append(nothing)
+    elif not any(finding.severity == "error" for finding in seen.findings):
         try:
-            fields = canonicalise(opened.datasets, source_names=opened.names, findings=noticed, **wanted)
-            report = inspect(fields, source_names=opened.names, findings=noticed, sample_steps=sample_steps)
-            findings.extend(report.findings)
+            report = (check or ingest_sample)(opened, proposed, sample_steps, findings)
         except WeathermillError as error:
-            findings.extend(noticed)
             findings.append(Finding("error", error.where or "sources", error.what, error.remedy or ""))
+    if report is not None:
+        findings.extend(report.findings)
     order = ("error", "warning", "info")
     unique = sorted(dict.fromkeys(findings), key=lambda finding: order.index(finding.severity))
-    return Look(seen, report, unique)
+    return Look(seen, report, unique, proposed)
 
 
-def _blocked(seen: Overview) -> bool:
-    return any(finding.severity == "error" for finding in seen.findings)
+def nothing_to_ingest(seen: Overview) -> Finding | None:
+    """Return an error where no variable can be ingested and predicted, with what there is; else None."""
+    proposed = seen.parameters()
+    if proposed["variables"] or proposed["surface_variables"]:
+        return None
+    reasons = [
+        f"{variable.name} ({_reason(variable)})" for variable in seen.variables if not _predictable(variable)
+    ]
+    listed = "; ".join(reasons[:8]) + (f"; and {len(reasons) - 8} more" if len(reasons) > 8 else "")
+    return Finding(
+        "error",
+        "variables",
+        "no variable can be used" + (f": {listed}" if listed else "; the sources hold no gridded variable"),
+        "Say what a variable is by ingest.names: {<its name in the file>: <canonical name>}, or name one that is not in the"
+        " vocabulary among ingest.variables or ingest.surface_variables as the file calls it.",
+    )
+
+
+def _predictable(variable: HeldVariable) -> bool:
+    return variable.known and not variable.problems and variable.kind != "static"
+
+
+def _reason(variable: HeldVariable) -> str:
+    if variable.problems:
+        return variable.problems[0]
+    return "not in the vocabulary" if not variable.known else "does not vary in time"
+
+
+def ingest_sample(
+    opened: OpenedSources, proposed: dict[str, Any], sample_steps: int, findings: list[Finding]
+) -> InspectionReport | None:
+    """Ingest and inspect a sample; None without one. See `Check`."""
+    if not sample_steps:
+        return None
+    noticed = Held("")
+    wanted = {key: value for key, value in proposed.items() if key in _CANONICAL}
+    try:
+        fields = canonicalise(opened.datasets, source_names=opened.names, findings=noticed, **wanted)
+        return inspect(fields, source_names=opened.names, findings=noticed, sample_steps=sample_steps)
+    except WeathermillError:
+        findings.extend(noticed)
+        raise

@@ -123,7 +123,7 @@ class Overview:
             )
         if with_findings:
             lines.extend(f"{f.severity}: {f.subject}: {f.message}" for f in self.findings)
-        lines.extend(["", "ingest:", *_yaml(self.parameters())])
+        lines.extend(["", "ingest:", *yaml_lines(self.parameters())])
         return "\n".join(lines)
 
 
@@ -132,7 +132,8 @@ def _few(names: Sequence[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _yaml(parameters: dict[str, Any]) -> list[str]:
+def yaml_lines(parameters: dict[str, Any]) -> list[str]:
+    """Return parameters as lines of YAML, indented by two."""
     lines = []
     for key, value in parameters.items():
         text = (

@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 
 from weathermill.errors import MissingVariableError, ModelError
-from weathermill.fields.choices import SourceOptions
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.derived import DERIVATIONS, fields_of_time_and_place
 from weathermill.fields.grids import grid_hash
@@ -250,8 +249,7 @@ def _offered(
 ) -> set[str]:
     if not wanted:
         return set()
-    said = SourceOptions(options.names, options.select, options.units, strict=False)
-    surveyed, offered = survey(datasets, names, [], said), set()
+    surveyed, offered = survey(datasets, names, [], options.of_survey), set()
     for name in wanted:
         try:
             find_offers(name, surveyed, on_levels=False)

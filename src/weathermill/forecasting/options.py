@@ -9,11 +9,12 @@ from typing import Any
 import xarray as xr
 
 from weathermill.errors import ParameterError
+from weathermill.fields.choices import SourceOptions
 from weathermill.fields.coordinates import LEVEL
 from weathermill.fields.filling import DeferredClimatology, Rule, fill_missing
 from weathermill.fields.missing import refuse_infinite
 from weathermill.fields.plausibility import LIMITS, Limits, limits_of, with_limits
-from weathermill.fields.vocabulary import flat_name, split_flat_name
+from weathermill.fields.vocabulary import WindAxes, flat_name, split_flat_name
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class ReadOptions:
 
     Attributes
     ----------
-    units, names, select
+    units, names, select, winds
         See :func:`weathermill.fields.conventions.canonicalise`. Names and dimensions that these sources do not have are
         passed over: a forecast may start from another product than the training took.
     fill
@@ -37,6 +38,7 @@ class ReadOptions:
     units: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     select: Mapping[str, Any] = field(default_factory=dict)
+    winds: WindAxes = "as_said"
     fill: Mapping[str, Rule] = field(default_factory=dict)
     training: tuple[str | None, str | None] | None = None
     limits: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -44,7 +46,18 @@ class ReadOptions:
     @property
     def of_canonicalise(self) -> dict[str, Any]:
         """Arguments of ``canonicalise``."""
-        return {"units": self.units, "names": self.names, "select": self.select, "strict": False}
+        return {
+            "units": self.units,
+            "names": self.names,
+            "select": self.select,
+            "winds": self.winds,
+            "strict": False,
+        }
+
+    @property
+    def of_survey(self) -> SourceOptions:
+        """Options of ``survey``."""
+        return SourceOptions(self.names, self.select, self.units, strict=False, winds=self.winds)
 
     def limits_of(self, variable: str, level: float | None) -> Limits:
         """Return the physical limits of a channel by its variable and level (hPa)."""

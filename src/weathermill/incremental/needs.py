@@ -14,10 +14,8 @@ from weathermill.incremental.memory_estimates import predict_memory, require_mem
 from weathermill.incremental.plan import NodePlan, output_path
 from weathermill.incremental.resources import require_disk
 from weathermill.incremental.shapes import Shapes, shapes_of
-from weathermill.models.registry import ModelConfig
-from weathermill.models.suitability import require_suitable_grid
 from weathermill.parameters import Parameters
-from weathermill.training.spectral import require_circles
+from weathermill.pipelines.feasibility import require_network, require_rectangular, require_splits
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,17 @@ def needs_of(plan: Sequence[NodePlan], catalog: DataCatalog, parameters: Paramet
     Raises
     ------
     GridError
-        If the run will regrid to a grid that there is not: better now than after hours of ingesting.
-    ModelError, ParameterError
-        If the run will train a network that does not suit its grid.
+        If the run will regrid to a grid that there is not, or keep one that no network takes: better now than after
+        hours of ingesting.
+    TimeAxisError, SplitError, ModelError, ParameterError
+        If it will train, and there are too few times for that, or the network does not suit its grid.
     """
     if not any(entry.runs for entry in plan):
         return Needs()
     if "target_grid" in outputs_of(plan) and parameters.regrid.target is not None:
         named_grid(parameters.regrid.target)
     shapes = shapes_of(catalog, parameters, outputs_of(plan))
-    _require_suitable_network(plan, parameters, shapes)
+    _require_feasible(plan, shapes, parameters)
     lazy = {
         name
         for name in {"fields", "regridded", "normalised"} & outputs_of(plan)
@@ -74,12 +73,14 @@ def needs_of(plan: Sequence[NodePlan], catalog: DataCatalog, parameters: Paramet
     )
 
 
-def _require_suitable_network(
-    plan: Sequence[NodePlan], parameters: Parameters, shapes: Shapes | None
-) -> None:
+def _require_feasible(plan: Sequence[NodePlan], shapes: Shapes | None, parameters: Parameters) -> None:
+    if shapes is None:
+        # Whoever reads the sources tells what is wrong with them.
+        return
     trains = any(entry.runs and "checkpoints" in entry.node.inputs for entry in plan)
-    if trains and shapes is not None and shapes.axes is not None:
-        latitude, longitude = shapes.axes
-        require_suitable_grid(ModelConfig.from_dict(parameters.model.model_dump()), latitude, longitude)
-        if parameters.train.spectral_weight:
-            require_circles(longitude)
+    if trains or "statistics" in outputs_of(plan):
+        require_rectangular(shapes.curvilinear, parameters)
+        if shapes.time_axis is not None:
+            require_splits(shapes.time_axis, parameters)
+        channels = (shapes.prognostic, shapes.forcing, shapes.static)
+        require_network(channels, shapes.target, parameters, shapes.axes)

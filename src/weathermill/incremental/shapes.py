@@ -45,6 +45,10 @@ class Shapes:
         The time step; 6 where one time alone does not tell.
     axes
         Latitudes and longitudes of the network's grid in degrees; None where they are not known.
+    time_axis
+        The times themselves, where fields will be made of sources; else None.
+    curvilinear
+        Whether the source grid is.
     """
 
     times: int
@@ -56,6 +60,13 @@ class Shapes:
     target: tuple[int, int]
     step_hours: float = 6.0
     axes: tuple[np.ndarray, np.ndarray] | None = field(default=None, compare=False, repr=False)
+    time_axis: np.ndarray | None = field(default=None, compare=False, repr=False)
+    curvilinear: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is anything of everything; nothing can be predicted of nothing."""
+        return min(self.times, self.prognostic, *self.source, *self.target) > 0
 
     @property
     def dynamic(self) -> int:
@@ -103,7 +114,8 @@ def shapes_of(catalog: DataCatalog, parameters: Parameters, made: Collection[str
         if name in made or name not in catalog or (name != "raw_fields" and not catalog.exists(name)):
             continue
         try:
-            return read(catalog.load(name), parameters)
+            shapes = read(catalog.load(name), parameters)
+            return shapes if shapes.whole else None
         except WeathermillError as error:
             # Whoever reads it tells what is wrong with it.
             logger.debug("%s does not say how large it is: %s", name, error)
@@ -138,6 +150,8 @@ def _of_fields(fields: xr.Dataset, parameters: Parameters) -> Shapes:
             parameters,
             *(fields[name].values if name in fields else None for name in ("latitude", "longitude")),
         ),
+        fields["time"].values if "time" in fields.coords else None,
+        len(horizontal) > 1 and not {"latitude", "longitude"} <= set(fields.dims),
     )
 
 
@@ -153,8 +167,7 @@ def _of_sources(opened: Any, parameters: Parameters) -> Shapes:
     wanted = {split_flat_name(name)[0] if _is_flat(name) else name for name in wanted}
     used = [s for s in surveyed if any(offer.variable in wanted for offer in s.offers)] or surveyed
     levels = len(ingest.levels) if ingest.levels else _levels(used)
-    positions = [s.times[s.positions(ingest.start, ingest.stop)] for s in used if s.times.size]
-    times = np.unique(np.concatenate(positions)) if positions else np.empty(0)
+    times = _common_times(surveyed, wanted, ingest)
     order = used[0].order
     source = order.latitude.shape if order.latitude.ndim == 2 else (order.rows.size, order.columns.size)
     return Shapes(
@@ -165,7 +178,30 @@ def _of_sources(opened: Any, parameters: Parameters) -> Shapes:
         _target(parameters, source),
         _step_hours(times),
         _axes(parameters, order.latitude, order.longitude),
+        times,
+        order.latitude.ndim == 2,
     )
+
+
+def _common_times(
+    surveyed: Sequence[Source], wanted: Collection[str], ingest: IngestParameters
+) -> np.ndarray:
+    """Return the times that every wanted variable has; those of all sources where none has any of its own."""
+
+    def chosen(source: Source) -> np.ndarray:
+        return source.times[source.positions(ingest.start, ingest.stop)]
+
+    axes = []
+    for name in sorted(wanted):
+        held = [s for s in surveyed if s.times.size and any(o.variable == name for o in s.offers)]
+        if held:
+            axes.append(np.unique(np.concatenate([chosen(source) for source in held])))
+    if not axes:
+        axes = [np.unique(np.concatenate([chosen(s) for s in surveyed if s.times.size] or [np.empty(0)]))]
+    common = axes[0]
+    for axis in axes[1:]:
+        common = np.intersect1d(common, axis)
+    return common
 
 
 def _is_flat(name: str) -> bool:

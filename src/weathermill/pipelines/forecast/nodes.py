@@ -37,6 +37,7 @@ def _reader(
             units=ingest.units,
             names=ingest.names,
             select=ingest.select,
+            winds=ingest.winds,
             fill=ingest.fill,
             limits=ingest.limits,
             training=(train.start, train.stop) if isinstance(train, PeriodParameters) else None,

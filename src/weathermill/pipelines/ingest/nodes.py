@@ -22,12 +22,13 @@ from weathermill.incremental.code import code_digest
 from weathermill.parameters import IngestParameters, PeriodParameters, SplitParameters
 
 
-def _canonical(
+def canonical_fields(
     raw: OpenedSources,
     parameters: IngestParameters,
     splits: SplitParameters,
     findings: list[Finding] | None = None,
 ) -> xr.Dataset:
+    """Bring the sources into canonical form, with gaps filled, lazily and unchecked."""
     raw = settle_reduced_grids(raw, parameters.reduced_grids, findings)
     fields = canonicalise(
         raw.datasets,
@@ -59,7 +60,7 @@ def inspect_sources(
 ) -> InspectionReport:
     """Look for what is wrong with what would be ingested."""
     findings: list[Finding] = []
-    fields = _canonical(raw, parameters, splits, findings)
+    fields = canonical_fields(raw, parameters, splits, findings)
     return inspect(fields, source_names=raw.names, findings=findings)
 
 
@@ -77,7 +78,7 @@ def ingest_fields(
     """
     findings.raise_for_errors()
     # The inspection has told what there is to tell.
-    fields = _canonical(raw, parameters, splits, Held("ingest"))
+    fields = canonical_fields(raw, parameters, splits, Held("ingest"))
     fields = refuse_missing(fields, allow=parameters.allow_missing)
     fields.attrs["sources"] = json.dumps([source.to_dict() for source in raw.descriptions])
     _trace(fields, raw, parameters, splits)

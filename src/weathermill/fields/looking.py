@@ -15,6 +15,7 @@ from weathermill.fields.inspection import SAMPLE_STEPS, InspectionReport, inspec
 from weathermill.fields.opening import OpenedSources, open_sources
 from weathermill.fields.overview import HeldVariable, Overview, overview, yaml_lines
 from weathermill.fields.reduced import settle_reduced_grids
+from weathermill.fields.survey import survey
 
 #: Tries parameters on sources: (sources, ``ingest`` parameters, time steps to read, list to note findings in) -> the
 #: inspection report, or None where nothing is read. Raises a WeathermillError of what would stop a run.
@@ -111,11 +112,16 @@ def look_at(
     seen.reduced = bool(expanded)
     findings, report = [*expanded, *seen.findings], None
     proposed = seen.parameters()
-    if nothing := nothing_to_ingest(seen):
+    nothing = nothing_to_ingest(seen)
+    if nothing:
         findings.append(nothing)
-    elif not any(finding.severity == "error" for finding in seen.findings):
+    if not any(finding.severity == "error" for finding in seen.findings):
         try:
-            report = (check or ingest_sample)(opened, proposed, sample_steps, findings)
+            if nothing:
+                # A name or choice that no source has may be why.
+                survey(opened.datasets, opened.names, Held(""), options)
+            else:
+                report = (check or ingest_sample)(opened, proposed, sample_steps, findings)
         except WeathermillError as error:
             findings.append(Finding("error", error.where or "sources", error.what, error.remedy or ""))
     if report is not None:

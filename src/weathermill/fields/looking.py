@@ -119,7 +119,7 @@ def look_at(
         try:
             if nothing:
                 # A name or choice that no source has may be why.
-                survey(opened.datasets, opened.names, Held(""), options)
+                survey(opened.datasets, opened.names, Held(""), options or SourceOptions())
             else:
                 report = (check or ingest_sample)(opened, proposed, sample_steps, findings)
         except WeathermillError as error:

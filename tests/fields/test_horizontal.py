@@ -150,3 +150,10 @@ def test_units_of_latitude_and_longitude_in_the_wild(north, east):
         },
     )
     assert standardise(source, "x")["t"].dims == ("latitude", "longitude")
+
+
+def test_fill_values_in_maps_of_longitude_are_refused():
+    source = nominal()
+    source["geolon"].values[0, 0] = 1e20
+    with pytest.raises(CoordinateError, match="longitudes run from 10 to 1e"):
+        standardise(source, "x")

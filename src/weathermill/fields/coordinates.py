@@ -380,6 +380,12 @@ def _coordinate_values(axis, variable, source, findings) -> np.ndarray:
         raise CoordinateError(
             f"latitudes run from {values.min():g} to {values.max():g}, beyond the poles", where=source
         )
+    if axis == LONGITUDE and np.abs(values).max() > 1080.0:
+        raise CoordinateError(
+            f"longitudes run from {values.min():g} to {values.max():g}, which are no degrees",
+            where=source,
+            remedy="Correct the longitudes in the file; undeclared fill values (1e20) are none.",
+        )
     if values.ndim == 2:
         return values.astype(np.float64)
     return clean_angles(values, full_turn=axis == LONGITUDE)

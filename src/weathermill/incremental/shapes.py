@@ -14,6 +14,7 @@ from kedro.io import DataCatalog
 
 from weathermill.errors import WeathermillError
 from weathermill.fields.choices import SourceOptions
+from weathermill.fields.findings import Held
 from weathermill.fields.grids import named_grid
 from weathermill.fields.survey import Source, survey
 from weathermill.fields.vocabulary import CONVENTIONS, split_flat_name
@@ -161,6 +162,7 @@ def _of_sources(opened: Any, parameters: Parameters) -> Shapes:
         surveyed = survey(
             opened.datasets,
             opened.names,
+            Held("prediction"),
             options=SourceOptions(ingest.names, ingest.select, ingest.units, winds=ingest.winds),
         )
     wanted = {*ingest.variables, *ingest.surface_variables, *ingest.forcing_variables}

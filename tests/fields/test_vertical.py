@@ -120,3 +120,14 @@ def test_one_model_level_can_be_selected_under_a_name_of_its_own(make_source):
     source = make_source().rename(level="hybrid").assign_coords(hybrid=[136, 137])
     fields = canonicalise([source], surface_variables=["t"], select={"hybrid": 137})
     assert np.array_equal(fields["t"].values, source["t"].values[:, 1])
+
+
+def test_a_single_level_without_units_that_may_count_a_model_is_told(make_source):
+    source = make_source(levels=(100.0,)).isel(level=0)
+    source.level.attrs.clear()
+    findings: list[Finding] = []
+    with pytest.raises(MissingVariableError):
+        canonicalise([source], variables=["temperature"], findings=findings)
+    assert any("may be numbers of model levels" in f.message and "{level: hPa}" in f.remedy for f in findings)
+    fields = canonicalise([source], variables=["temperature"], units={"level": "hPa"})
+    assert fields.level.values.tolist() == [100.0]

@@ -16,7 +16,13 @@ from weathermill.fields.horizontal import (
     require_degrees,
     require_true,
 )
-from weathermill.fields.vertical import levels_in_hectopascals, other_verticals, problems, vertical_of
+from weathermill.fields.vertical import (
+    levels_in_hectopascals,
+    other_verticals,
+    problems,
+    tell_scalar_levels,
+    vertical_of,
+)
 
 TIME, LEVEL, LATITUDE, LONGITUDE = "time", "level", "latitude", "longitude"
 
@@ -313,6 +319,7 @@ def standardise(
             f"latitude has the dimensions {latitude.dims}, longitude {longitude.dims}", where=source
         )
     others = problems(other_verticals(dataset), dataset.sizes)
+    tell_scalar_levels(dataset, source, findings)
     if latitude.ndim == 1:
         said = any(coordinate.attrs.get(key) for coordinate in (latitude, longitude) for key in _SAID)
         if not {found[LATITUDE], found[LONGITUDE]} & {LATITUDE, LONGITUDE}:

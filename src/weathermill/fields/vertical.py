@@ -321,6 +321,16 @@ def other_verticals(dataset: xr.Dataset) -> dict[str, Vertical]:
     return found
 
 
+def tell_scalar_levels(
+    dataset: xr.Dataset, source: str, findings: MutableSequence[Finding] | None = None
+) -> None:
+    """Tell of a single level that may be a pressure, and is not taken for one."""
+    for name in dataset.coords:
+        vertical = vertical_of(name, dataset.variables[name])
+        if dataset.variables[name].ndim == 0 and vertical.remedy:
+            tell(findings, "warning", "level", f"{source}: {name} has {vertical.words}", vertical.remedy)
+
+
 def levels_in_hectopascals(
     variable: xr.Variable | xr.DataArray,
     source: str,

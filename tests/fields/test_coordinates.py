@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 
 from weathermill.errors import CoordinateError, UnitsError
-from weathermill.fields.coordinates import clean_angles, find_coordinate, standardise
+from weathermill.fields.coordinates import find_coordinate, standardise
+from weathermill.fields.horizontal import clean_angles
 from weathermill.fields.vertical import levels_in_hectopascals
 
 

@@ -10,6 +10,7 @@ import xarray as xr
 from weathermill.errors import CoordinateError
 from weathermill.fields.findings import Finding
 from weathermill.fields.horizontal import (
+    clean_angles,
     describes_the_same,
     in_degrees,
     require_angle,
@@ -216,37 +217,6 @@ def undecoded_time(dataset: xr.Dataset) -> str | None:
         if str(name).lower() in _NAMES[TIME] and np.issubdtype(variable.dtype, np.number):
             return f"{name} with the units {variable.attrs.get('units', 'none')!r}"
     return None
-
-
-def clean_angles(values: np.ndarray, full_turn: bool) -> np.ndarray:
-    """Return coordinates in degrees as float64 with the rounding of float32 taken out.
-
-    Values that float32 could not hold are left alone. Others, if evenly spaced to within its rounding, become
-    exactly so, and a full circle's step becomes exactly 360/n.
-
-    Parameters
-    ----------
-    values
-        (n,) degrees, in any order.
-    full_turn
-        True for longitudes.
-    """
-    original = np.asarray(values)
-    exact = original.astype(np.float64)
-    if not np.array_equal(exact, exact.astype(np.float32)):
-        return exact
-    exact = np.round(exact, 6)
-    n = exact.size
-    if n < 3:
-        return exact
-    step = (exact[-1] - exact[0]) / (n - 1)
-    if step == 0.0:
-        return exact
-    if full_turn and abs(abs(step) * n - 360.0) < 1e-3:
-        step = np.sign(step) * 360.0 / n
-    regular = exact[0] + step * np.arange(n)
-    tolerance = max(2e-6, 2.0 * float(np.finfo(np.float32).eps) * np.abs(exact).max())
-    return regular if np.abs(regular - exact).max() <= tolerance else exact
 
 
 def reduced_grid_error(grid: str, source: str) -> CoordinateError:

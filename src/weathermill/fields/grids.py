@@ -14,7 +14,7 @@ import xarray as xr
 from weathermill.errors import GridError, SourceNotFoundError
 from weathermill.extent import is_globe
 from weathermill.fields.cell_vertices import corners_of_vertices
-from weathermill.fields.coordinates import clean_angles, find_coordinate
+from weathermill.fields.coordinates import find_coordinate
 from weathermill.fields.file_cells import bounds_of, curvilinear_grid, degrees_of
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.geometry import (
@@ -32,6 +32,7 @@ from weathermill.fields.geometry import (
     octahedral_number,
     octahedral_points,
 )
+from weathermill.fields.horizontal import clean_angles
 
 __all__ = [
     "area_weights",

@@ -461,3 +461,20 @@ def test_winds_of_a_grid_over_the_pole_are_regridded_as_vectors_or_told():
     box = named_grid({"latitude": [60, 42], "longitude": [6, 30], "step": 2})
     apply_weights(away, make_weights(away, box, "bilinear"), findings=findings)
     assert not findings
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_angles_at_the_pole_of_a_rotated_grid_itself(known):
+    grid = np.meshgrid(np.arange(80.0, 91.0), np.arange(0.0, 90.0, 2.0), indexing="ij")
+    lat, lon, axes = rotated(*grid, 39.25, -162.0)
+    angle = grid_angle(lat, lon, None, mapping(39.25, -162.0) if known else None)
+    assert np.abs(wrapped(angle - np.arctan2(axes[1], axes[0]))).max() < 1e-5
+
+
+def test_fields_on_maps_half_a_step_apart_are_not_on_one_grid():
+    ds = source(n=8, m=8, step=1e-3).rename(uas="tas", vas="ps")
+    ds["tas"].attrs, ds["ps"].attrs = {"units": "K"}, {"units": "Pa"}
+    other = ds.drop_vars("tas")
+    other["lat"] = other["lat"] + 5e-4
+    with pytest.raises(CoordinateError, match="different grids"):
+        canonical(ds.drop_vars("ps"), other, names=["2m_temperature", "surface_pressure"])

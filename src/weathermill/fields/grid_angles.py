@@ -119,7 +119,7 @@ def grid_angle(
             remedy=_REMEDY,
         )
     # Where a row shrinks to a point, the column tells.
-    y_up = y * np.where(hand == 0, -1.0 if left_handed else 1.0, hand)[..., None]
+    y_up = y * np.where(whole, hand, -1.0 if left_handed else 1.0)[..., None]
     axis = np.where(flat[0][..., None], np.cross(y_up, points), x)
     angle = angle_of(axis, latitude, longitude)
     exact = formula_angle(mapping or {}, latitude, longitude)

@@ -26,22 +26,20 @@ def _reader(
     raw: OpenedSources,
     model: Forecaster,
     regrid: RegridParameters,
-    ingest: IngestParameters | None,
-    splits: SplitParameters | None,
+    ingest: IngestParameters,
+    splits: SplitParameters,
 ) -> StateReader:
-    options = ReadOptions()
-    if ingest is not None:
-        raw = settle_reduced_grids(raw, ingest.reduced_grids)
-        train = splits.train if splits is not None else None
-        options = ReadOptions(
-            units=ingest.units,
-            names=ingest.names,
-            select=ingest.select,
-            winds=ingest.winds,
-            fill=ingest.fill,
-            limits=ingest.limits,
-            training=(train.start, train.stop) if isinstance(train, PeriodParameters) else None,
-        )
+    raw = settle_reduced_grids(raw, ingest.reduced_grids)
+    train = splits.train
+    options = ReadOptions(
+        units=ingest.units,
+        names=ingest.names,
+        select=ingest.select,
+        winds=ingest.winds,
+        fill=ingest.fill,
+        limits=ingest.limits,
+        training=(train.start, train.stop) if isinstance(train, PeriodParameters) else None,
+    )
     return StateReader(
         raw.datasets,
         model,
@@ -57,8 +55,8 @@ def read_initial_state(
     model: Forecaster,
     regrid: RegridParameters,
     parameters: ForecastParameters,
-    ingest: IngestParameters | None = None,
-    splits: SplitParameters | None = None,
+    ingest: IngestParameters,
+    splits: SplitParameters,
 ) -> xr.Dataset:
     """Take one state from any source that can be ingested, on the grid and in the channels of the network.
 
@@ -100,8 +98,8 @@ def make_forecasts(
     model: Forecaster,
     regrid: RegridParameters,
     parameters: ForecastParameters,
-    ingest: IngestParameters | None = None,
-    splits: SplitParameters | None = None,
+    ingest: IngestParameters,
+    splits: SplitParameters,
 ) -> ForecastStream:
     """Forecast from many states; they are made while they are saved.
 

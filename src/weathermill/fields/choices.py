@@ -189,7 +189,9 @@ def lead_hours(name: str, variable: xr.Variable | xr.DataArray, source: str, uni
                 f"the lead times ({name}) have "
                 + (f"the units {said!r}, which are no length of time" if said else "no units"),
                 where=source,
-                remedy=f"Give {name} the units hours in the file, or set ingest.units to {{{name}: hours}}.",
+                remedy="Give the file the valid times as a coordinate valid_time: months and years differ in length."
+                if said.lower().startswith(("month", "year"))
+                else f"Give {name} the units hours in the file, or set ingest.units to {{{name}: hours}}.",
             )
         # Nanoseconds come as 64-bit integers, which a float of the same size holds exactly for 104 days.
         hours = values.astype(np.float64) * factor
@@ -199,9 +201,8 @@ def lead_hours(name: str, variable: xr.Variable | xr.DataArray, source: str, uni
             where=source,
             remedy="Cut those steps out of the file.",
         )
-    # Thirds of an hour and the like have no end as decimals; whole seconds do.
-    seconds = np.round(hours * 3600.0, 3)
-    return seconds / 3600.0
+    # Thirds of an hour have no end as decimals; whole seconds do.
+    return np.round(hours * 3600.0, 3) / 3600.0
 
 
 def lead_text(hours: float) -> str:

@@ -194,6 +194,8 @@ def _offer(
             array = array.isel({dim: 0}, drop=True)
         elif dim in vertical:
             problem, remedy = vertical[dim]
+            if choice is not None and dim not in ("level", "time"):
+                remedy += f" {choice.remedy}"
             levels = np.array([])
         elif choice is not None:
             problem, remedy = f"it has {choice.what}", choice.remedy
@@ -226,7 +228,12 @@ def _offer(
             )
             remedy = "Correct ingest.names; a field on one level is called after it, as geopotential_500."
     else:
-        variable = recognise(name, array, on_levels=levels is not None) or name
+        known = recognise(name, array, on_levels=levels is not None)
+        if known is None and levels is not None and not levels.size:
+            # On heights there may be a variable of the surface, such as the temperature at 2 m and 10 m.
+            known = recognise(name, array, on_levels=False)
+            levels = levels if known is None else None
+        variable = known or name
     return Offer(variable, array, source, rank, levels, time_chunk, problem, remedy)
 
 

@@ -57,6 +57,9 @@ def test_infinities_are_counted_apart_and_do_not_become_extremes():
     counts = count_values(block, -1.0, 2.0, 0, None)
     assert (counts.infinite[0], counts.outside[0], counts.missing[0]) == (2, 2, 1)
     assert (counts.minimum[0], counts.maximum[0], counts.first) == (-2.0, 3.0, (0, 0, 1))
+    # Without limits, too.
+    counts = count_values(np.where(block == np.inf, 0.0, block), -np.inf, np.inf, 0, None)
+    assert (counts.infinite[0], counts.outside[0], counts.minimum[0]) == (1, 0, -2.0)
 
 
 def test_a_few_values_beyond_the_limits_are_warned_of_once_with_place_and_extremes(fields, caplog):

@@ -134,6 +134,10 @@ def count_values(
     for step, i in np.argwhere(~usual):
         here = values[step, i]
         missing[i] += int(np.isnan(here).sum())
+        least[step, i], most[step, i] = extremes(here)
+        bounds = least[step, i], most[step, i]
+        if np.isfinite(bounds).all() and bounds[0] >= lows[i] and bounds[1] <= highs[i]:
+            continue
         endless = np.isinf(here)
         infinite[i] += int(endless.sum())
         finite = np.where(endless, np.nan, here) if endless.any() else here

@@ -28,6 +28,7 @@ WIND = 12 * RNG.standard_normal((20, 30, 40))
 RAIN = np.where(RNG.random((20, 30, 40)) < 0.03, 1e-4 * np.exp(2.5 * RNG.standard_normal((20, 30, 40))), 0.0)
 # GRIB's packing leaves rounding errors in place of zeros.
 PACKED_RAIN = np.where(RAIN > 0, RAIN, RNG.choice([0.0, 4.3e-19, -1.1e-19], size=RAIN.shape))
+ONE_SHOWER = np.where(np.arange(24000).reshape(20, 30, 40) == 777, 0.3, np.minimum(PACKED_RAIN, 4.3e-19))
 HUMIDITY = 1e-2 * np.exp(-12 * RNG.random((20, 30, 40)))
 DUST = np.where(RNG.random((20, 30, 40)) < 0.001, 1e-7 * RNG.random((20, 30, 40)), 1e-25)
 CAPE = np.where(RNG.random((20, 30, 40)) < 0.2, 4000 * RNG.random((20, 30, 40)) ** 4, 0.0)
@@ -40,6 +41,7 @@ FIELDS = {
     "wind": WIND,
     "rain": RAIN,
     "packed rain": PACKED_RAIN,
+    "one shower": ONE_SHOWER,
     "humidity": HUMIDITY,
     "dust": DUST,
     "cape": CAPE,

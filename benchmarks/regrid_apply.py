@@ -102,7 +102,7 @@ def main() -> None:
             "shape": list(shape),
             "target": options.target,
         }
-        with open(options.json, "w") as handle:  # noqa: PTH123
+        with open(options.json, "w", encoding="utf-8") as handle:  # noqa: PTH123
             json.dump({**facts, "rows": rows}, handle, indent=1)
 
 

@@ -154,7 +154,15 @@ def main():
         repeats = options.repeats if maker in ("ESMPy", "xESMF") and method != "patch" else 1
         command = [sys.executable, __file__, "--one", maker, method, "--source", options.source]
         command += ["--target", options.target, "--repeats", str(repeats)]
-        said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        said = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+        )
         if said.returncode:
             print(f"{maker:<9}{method:<21} failed: {said.stderr.strip().splitlines()[-1]}", flush=True)
             continue

@@ -121,7 +121,14 @@ def run_one(name: str, arguments: list[str], timeout: float) -> list[dict[str, A
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent / "src"), str(HERE)])}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=environment,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
         )
         output, problem = done.stdout, done.stderr.strip().splitlines()[-1:] if done.returncode else []
     except subprocess.TimeoutExpired as error:
@@ -193,7 +200,7 @@ def main() -> None:
             records += run_one(name, case, a.timeout)
             add_speedups(records)
             # After every case, so that a run that is cut off keeps what it has.
-            output.write_text(json.dumps(records, indent=1) + "\n")
+            output.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
         mine = [r for r in records if r["benchmark"] == name]
         devices = {r["device"] for r in mine if "device" in r}
         print(f"\n{name} on {', '.join(sorted(devices)) or 'no device'}")

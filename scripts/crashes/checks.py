@@ -65,7 +65,7 @@ class Matrix:
         first = project.start(sabotage=write_modules(project.path))
         if first.wait() != 0:
             raise SystemExit(f"the undisturbed run failed; see {project.log}")
-        import_everything((project.path / MODULES).read_text().split())
+        import_everything((project.path / MODULES).read_text(encoding="utf-8").split())
         project.keep_record()
         #: Epochs in the record that every run finds.
         self.told = project.record("select count(*) from metrics where key = 'validation/loss'")[0][0]

@@ -75,7 +75,7 @@ class Project:
         shutil.copytree(SOURCE / "conf", path / "conf", ignore=shutil.ignore_patterns("local"))
         (path / "conf" / "local").mkdir()
         shutil.copy(SOURCE / "pyproject.toml", path)
-        (path / ".telemetry").write_text("consent: false\n")
+        (path / ".telemetry").write_text("consent: false\n", encoding="utf-8")
         self.configure()
         with xr.open_dataset(SOURCE / "data" / "01_raw" / "speedy_t21_sample.nc") as sample:
             sample.isel(valid_time=slice(0, steps)).load().to_netcdf(
@@ -317,7 +317,9 @@ def write_modules(folder: Path) -> Callable[[], None]:
     before = set(sys.modules)
 
     def note() -> None:
-        (folder / MODULES).write_text("\n".join(name for name in sys.modules if name not in before))
+        (folder / MODULES).write_text(
+            "\n".join(name for name in sys.modules if name not in before), encoding="utf-8"
+        )
 
     return lambda: atexit.register(note)
 
@@ -331,8 +333,8 @@ def import_everything(modules: Sequence[str] = ()) -> None:
     import mlflow  # noqa: F401
     import torch
 
-    import weathermill.cli
-    import weathermill.datasets
+    import weathermill.cli  # noqa: F401
+    import weathermill.datasets  # noqa: F401
     import weathermill.settings  # noqa: F401
 
     mpl.use("agg")

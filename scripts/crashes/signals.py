@@ -107,16 +107,16 @@ def _renames(matrix: Matrix) -> list[str]:
     project = matrix.project
     project.clear()
     listing = project.path / "renames.txt"
-    listing.write_text("")
+    listing.write_text("", encoding="utf-8")
 
     def note(target: str, before: bool) -> None:
         if before:
-            with listing.open("a") as file:
+            with listing.open("a", encoding="utf-8") as file:
                 file.write(target + "\n")
 
     if project.start(sabotage=lambda: _watch_renames(note)).wait() != 0:
         raise SystemExit(f"the undisturbed run failed; see {project.log}")
-    return listing.read_text().splitlines()
+    return listing.read_text(encoding="utf-8").splitlines()
 
 
 def _killed_at(matrix: Matrix, index: int, target: str, before: bool, resume: tuple[str, ...]) -> Outcome:

@@ -13,6 +13,7 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 
 from weathermill.overrides import params_option
+from weathermill.terminal import print_in_any_locale
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -26,6 +27,7 @@ def _plainly(callback: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(callback)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        print_in_any_locale()
         try:
             return callback(*args, **kwargs)
         except KeyboardInterrupt:

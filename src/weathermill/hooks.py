@@ -30,6 +30,7 @@ from weathermill.incremental.plan import output_path
 from weathermill.incremental.records import read_record
 from weathermill.parameters import Parameters, validate_parameters
 from weathermill.redaction import hide_credentials, hide_named, redact
+from weathermill.terminal import print_in_any_locale
 from weathermill.tracking import runs
 from weathermill.tracking.answers import Answer, explain
 from weathermill.tracking.delivery import send_left_overs
@@ -315,6 +316,7 @@ class MLflowHook:
         """Close the run as FINISHED and print the summary of an evaluation."""
         self._end("FINISHED")
         if "summary" in pipeline.all_outputs():
+            print_in_any_locale()
             sys.stdout.write(f"\n{catalog.load('summary').rstrip()}\n\n{self._where_to_look()}\n")
 
     def _where_to_look(self) -> str:

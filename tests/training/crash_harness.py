@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-import torch._dynamo  # every optimiser imports it, which takes two seconds
+import torch._dynamo  # noqa: F401 - every optimiser imports it, which takes two seconds
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import write_store

@@ -37,7 +37,7 @@ def to_json(counts: Counts) -> dict[str, Any]:
 def read_blocks(folder: Path) -> dict[int, Counts]:
     """Return what was counted of each block of a store, from the folder of its notes; empty where nothing was."""
     try:
-        blocks = json.loads((folder / FILE).read_text())
+        blocks = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return {int(block): from_json(found) for block, found in blocks.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -95,4 +95,4 @@ class BlockCounts:
     def write(self, folder: Path) -> None:
         """Write the counts of all blocks into the folder of a store's notes."""
         blocks = {str(block): to_json(self.blocks[block]) for block in sorted(self.blocks)}
-        (folder / FILE).write_text(json.dumps(blocks))
+        (folder / FILE).write_text(json.dumps(blocks), encoding="utf-8")

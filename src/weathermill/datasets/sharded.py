@@ -156,7 +156,7 @@ class ShardedWriter:
 
     def _entries(self) -> Iterator[tuple[int, str, Files, Counts]]:
         try:
-            lines = self.journal.read_text().splitlines()
+            lines = self.journal.read_text(encoding="utf-8").splitlines()
         except OSError:
             return
         for line in lines:
@@ -170,7 +170,7 @@ class ShardedWriter:
 
     def _rewrite_journal(self) -> None:
         fresh = self.journal.with_name("journal.new")
-        with fresh.open("w") as file:
+        with fresh.open("w", encoding="utf-8") as file:
             for block in self.done:
                 file.write(self._line(block))
             file.flush()
@@ -189,7 +189,7 @@ class ShardedWriter:
     def _note(self, block: int, files: Files, counts: Counts) -> None:
         self.done[block] = files
         self.counts.add(block, self.blocks[block].start, counts)
-        with self.journal.open("a") as file:
+        with self.journal.open("a", encoding="utf-8") as file:
             file.write(self._line(block))
             file.flush()
             os.fsync(file.fileno())
@@ -325,7 +325,7 @@ class ShardedWriter:
         notes = self.store / NOTES
         notes.mkdir(exist_ok=True)
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        (notes / "zarr.json").write_text(json.dumps(group))
+        (notes / "zarr.json").write_text(json.dumps(group), encoding="utf-8")
         if self.count and self.trace is not None:
             self.counts.write(notes)
         for file in (entry for entry in self.store.rglob("*") if entry.is_file()):

@@ -28,7 +28,7 @@ Files = dict[str, tuple[int, str]]
 def read_notes(store: Path) -> dict[str, Any]:
     """Return what a store of ours notes on itself; empty where it notes nothing."""
     try:
-        return json.loads((store / NOTES / "zarr.json").read_text())["attributes"]
+        return json.loads((store / NOTES / "zarr.json").read_text(encoding="utf-8"))["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from kedro.io import AbstractDataset
+from kedro.io.core import parse_dataset_definition
 
 from weathermill.datasets.local import LocalDataset, require_intact, staged
 
 
 class WholeDataset(LocalDataset):
     """Saves with another dataset type to a temporary name, and renames that once it is complete.
+
+    A type that opens a text file does so as UTF-8, whatever the locale, unless its ``fs_args`` say otherwise.
 
     Parameters
     ----------
@@ -35,7 +38,7 @@ class WholeDataset(LocalDataset):
         self, *, filepath: str, dataset: str | dict[str, Any], metadata: dict[str, Any] | None = None
     ) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
-        self._configuration = {"type": dataset} if isinstance(dataset, str) else dict(dataset)
+        self._configuration = _in_utf8({"type": dataset} if isinstance(dataset, str) else dict(dataset))
         self._inner(filepath)
 
     def _inner(self, filepath: Any) -> AbstractDataset:
@@ -61,3 +64,14 @@ class WholeDataset(LocalDataset):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "dataset": self._configuration["type"]}
+
+
+def _in_utf8(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Add the encoding wherever a type of kedro-datasets opens its file in text mode: it takes the locale's."""
+    kind, _ = parse_dataset_definition({**configuration, "filepath": ""})
+    given = dict(configuration.get("fs_args") or {})
+    for purpose, defaults in getattr(kind, "DEFAULT_FS_ARGS", {}).items():
+        arguments = {**defaults, **(given.get(purpose) or {})}
+        if "mode" in arguments and "b" not in arguments["mode"] and "encoding" not in arguments:
+            given[purpose] = {**(given.get(purpose) or {}), "encoding": "utf-8"}
+    return {**configuration, "fs_args": given} if given else configuration

@@ -216,9 +216,9 @@ def remote_steps(dataset: xr.Dataset, location: str) -> list[str] | None:
 def _without_length(file: Path) -> str:
     """Return the metadata of an array without its shape, which appending changes."""
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
-        return file.read_text(errors="replace")
+        return file.read_text(encoding="utf-8", errors="replace")
     if isinstance(content, dict):
         content.pop("shape", None)
     return json.dumps(content, sort_keys=True)

@@ -161,7 +161,7 @@ class StoreLock:
     def holders(self) -> list[dict[str, Any]]:
         """Who holds it, as far as the file says."""
         try:
-            return [json.loads(line) for line in self._path.read_text().splitlines()]
+            return [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
         except (OSError, ValueError):
             return []
 

@@ -172,7 +172,7 @@ def _named(name: str, output: Path) -> str:
 def stored_record(output: Path) -> Record | None:
     """The record of an output as it was written, whatever became of the output; None if there is none."""
     try:
-        return Record(**json.loads(record_path(output).read_text()))
+        return Record(**json.loads(record_path(output).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -187,7 +187,7 @@ def write_record(output: Path, record: Record) -> None:
     """Write the record of an output, atomically."""
     target = record_path(output)
     partial = target.with_name(target.name + ".partial")
-    with partial.open("w") as file:
+    with partial.open("w", encoding="utf-8") as file:
         json.dump(asdict(record), file, indent=1)
         file.flush()
         os.fsync(file.fileno())

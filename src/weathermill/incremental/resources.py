@@ -64,7 +64,7 @@ def give_back_freed() -> None:
 
 def _reset_mark() -> bool:
     try:
-        _CLEAR.write_text("5")
+        _CLEAR.write_text("5", encoding="utf-8")
     except OSError:
         return False
     return True
@@ -72,7 +72,9 @@ def _reset_mark() -> bool:
 
 def _mark() -> int:
     with contextlib.suppress(OSError, ValueError, StopIteration):
-        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        line = next(
+            line for line in _STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:")
+        )
         return int(line.split()[1]) * 1024
     return 0
 

@@ -153,7 +153,7 @@ class TensorWriter:
             self._check_space()
             if self.partial.exists():
                 self._finished = self._finished_records()
-                ours = token.is_file() and token.read_text().strip() == self.identity
+                ours = token.is_file() and token.read_text(encoding="utf-8").strip() == self.identity
                 if not (ours or self._finished):
                     shutil.rmtree(self.partial)
             (self.partial / SHARDS).mkdir(parents=True, exist_ok=True)

@@ -132,7 +132,7 @@ def _files_of(path: Path) -> Iterator[tuple[str, int]]:
 def _text(client: mlflow.MlflowClient, run_id: str, operation: Mapping[str, Any]) -> None:
     client.log_text(run_id, operation["text"], operation["name"])
     name = PurePosixPath(operation["name"])
-    folder = "" if name.parent == PurePosixPath(".") else name.parent.as_posix()
+    folder = "" if name.parent == PurePosixPath() else name.parent.as_posix()
     _require_arrived(client, run_id, {name.name: len(operation["text"].encode())}, folder)
 
 

@@ -73,7 +73,14 @@ def git_state(project: Path) -> dict[str, str]:
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", *words], cwd=project, capture_output=True, text=True, check=True, timeout=20
+            ["git", *words],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+            encoding="utf-8",
+            errors="replace",
         ).stdout.strip()
 
     try:

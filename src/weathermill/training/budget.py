@@ -90,7 +90,7 @@ def log_ledger(ledger: Ledger, tracker: Tracker, measured: Ledger | None = None)
         }
         for name, content in files.items():
             path = Path(folder) / name
-            path.write_text(content)
+            path.write_text(content, encoding="utf-8")
             tracker.log_artifact(path, "memory")
 
 

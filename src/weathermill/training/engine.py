@@ -221,7 +221,7 @@ def _record_feed(tracker: Tracker, trainer: Trainer) -> None:
         lines.append(f"{row['epoch']:5d}  {row['samples_per_second']:9.1f}  {shares}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "feed.txt"
-        path.write_text("\n".join(lines) + "\n")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         tracker.log_artifact(path, "feed")
 
 

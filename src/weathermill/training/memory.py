@@ -18,17 +18,20 @@ def available_host_memory() -> int:
     """Bytes that this process may still take, within what its control group allows."""
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 available = int(line.split()[1]) * 1024
     except OSError:
         pass
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
         if limit != "max":
-            used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+            used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8"))
             # The page cache counts as used there, but gives way.
-            stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+            stat = dict(
+                line.split()
+                for line in Path("/sys/fs/cgroup/memory.stat").read_text(encoding="utf-8").splitlines()
+            )
             available = min(available, int(limit) - used + int(stat.get("file", 0)))
     except (OSError, ValueError):
         pass

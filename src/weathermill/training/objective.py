@@ -53,5 +53,5 @@ def log_weights(loss: AreaWeightedLoss, forecaster: Forecaster, tracker: Tracker
         spectral += loss.spectral.weight * (1.0 if chosen is None else chosen.double().cpu().numpy())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "loss_weights.csv"
-        path.write_text(weights_table(forecaster, weights, scale, spectral))
+        path.write_text(weights_table(forecaster, weights, scale, spectral), encoding="utf-8")
         tracker.log_artifact(path, "loss")

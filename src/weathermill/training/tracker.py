@@ -89,8 +89,8 @@ class RecordingTracker:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Merge into ``params.json``."""
         path = self.folder / "params.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**known, **params}, indent=1, default=str))
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path.write_text(json.dumps({**known, **params}, indent=1, default=str), encoding="utf-8")
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file or folder to ``artifacts``."""
@@ -109,7 +109,10 @@ class RecordingTracker:
         """Read all metrics back, in the order of recording."""
         if not self._path.exists():
             return []
-        return [(r["step"], r["metrics"]) for r in map(json.loads, self._path.read_text().splitlines())]
+        return [
+            (r["step"], r["metrics"])
+            for r in map(json.loads, self._path.read_text(encoding="utf-8").splitlines())
+        ]
 
 
 def flush(tracker: Tracker) -> None:

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
+from kedro.framework.cli.utils import validate_conf_source
 
 from weathermill.overrides import params_option
+from weathermill.sessions import is_packaged, open_session, require_configuration
 from weathermill.terminal import print_in_any_locale
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
-    from kedro.framework.session import KedroSession
 
+    from weathermill.incremental.selection import Selection
     from weathermill.incremental.verify import Finding
 
 
@@ -67,50 +69,60 @@ def _how_to_go_on(options: dict[str, Any], code: int) -> str:
     from weathermill.incremental.hook import IncrementalHook
 
     hook = next((entry for entry in settings.HOOKS if isinstance(entry, IncrementalHook)), None)
-    return "" if hook is None else going_on(options, code, hook.progress())
+    text = "" if hook is None else going_on(options, code, hook.progress())
+    return text.replace("kedro run", "python -m weathermill") if is_packaged() else text
 
 
 @_plainly
 def _run_plainly(dry_run: bool, traceback: bool, **options: Any) -> Any:
     from weathermill.faults import VARIABLE
+    from weathermill.incremental.selection import Selection
 
     if traceback:
         os.environ[VARIABLE] = "1"
-    names = _pipelines_of(options)
-    _require_nodes(names, (*options["node_names"], *options["from_nodes"], *options["to_nodes"]))
+    if options["pipeline"] and options["pipelines"]:
+        raise click.UsageError(
+            "--pipeline and --pipelines cannot be used together: --pipelines takes several."
+        )
+    require_configuration(options["conf_source"])
+    selection = Selection.of(options)
+    selection.pipeline()
+    _require_runner(options["runner"])
     if dry_run:
-        return _tell_plan(options, names)
+        return _tell_plan(options, selection)
     options["runner"] = options["runner"] or "weathermill.incremental.runner.IncrementalRunner"
     return kedro_run.callback(**options)
 
 
-def _pipelines_of(options: dict[str, Any]) -> list[str]:
-    """Names of the pipelines asked for, of which each must be known."""
-    from kedro.framework.project import pipelines
+def _require_runner(name: str | None) -> None:
+    """Refuse a runner that cannot work before it is made: `ParallelRunner` starts a process then."""
+    from kedro.utils import load_obj
 
-    from weathermill.faults import require_known
+    from weathermill.errors import ConfigurationError
+    from weathermill.incremental.runner import refuse_pools
 
-    names = list(options["pipelines"]) or ([options["pipeline"]] if options["pipeline"] else [])
-    require_known(names, list(pipelines), "pipeline", "Choose one of these with --pipelines.")
-    return names
+    if name is None:
+        return
+    try:
+        kind = load_obj(name, "kedro.runner")
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"there is no runner {name!r}: {error}",
+            where="--runner",
+            remedy="Leave --runner out, or name a class: SequentialRunner, or package.module.Class.",
+        ) from error
+    refuse_pools(kind)
 
 
-def _require_nodes(names: list[str], nodes: tuple[str, ...]) -> None:
-    from kedro.framework.project import pipelines
-
-    from weathermill.faults import require_known
-
-    known = {node.name for name in names or ["__default__"] for node in pipelines[name].nodes}
-    require_known(nodes, known, "node", "Choose among these; `kedro run --dry-run` lists what each would do.")
-
-
-def _tell_plan(options: dict[str, Any], names: list[str]) -> None:
-    from kedro.framework.session import KedroSession
+def _tell_plan(options: dict[str, Any], selection: Selection) -> None:
+    from kedro.framework.project import settings
 
     from weathermill.incremental.status import describe_plan
 
-    with KedroSession.create(env=options["env"], runtime_params=options["params"]) as session:
-        click.echo(describe_plan(session.load_context(), names))
+    with settings.SESSION_CLASS.create(
+        env=options["env"], conf_source=options["conf_source"], runtime_params=options["params"]
+    ) as session:
+        click.echo(describe_plan(session.load_context(), selection, options["load_versions"]))
 
 
 _PARAMS = click.Option(
@@ -136,30 +148,12 @@ run = click.Command(
 cli.add_command(run)
 
 
-def _project() -> Path:
-    """The project that the current folder belongs to."""
-    from kedro.utils import find_kedro_project
-
-    from weathermill.errors import ConfigurationError
-
-    project = find_kedro_project(Path.cwd())
-    if project is None:
-        raise ConfigurationError(
-            "this folder belongs to no Kedro project",
-            where=str(Path.cwd()),
-            remedy="Change to the folder that holds the project's pyproject.toml and conf/.",
-        )
-    return Path(project)
-
-
-def _session(env: str | None) -> KedroSession:
-    """Open the project that the current folder belongs to."""
-    project = _project()
-    from kedro.framework.session import KedroSession
-    from kedro.framework.startup import bootstrap_project
-
-    bootstrap_project(project)
-    return KedroSession.create(project, env=env)
+_env_option = click.option("--env", "-e", default=None, help="The environment (conf/<env>).")
+_conf_source_option = click.option(
+    "--conf-source",
+    callback=validate_conf_source,
+    help="Folder, archive or URL of the configuration; conf/ of the project by default.",
+)
 
 
 @click.group()
@@ -172,7 +166,8 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--env", "-e", default=None, help="The environment (conf/<env>).")
+@_env_option
+@_conf_source_option
 @click.option("--pipelines", "-p", default="", help="Pipelines, with commas between; all by default.")
 @click.option(
     "--run",
@@ -181,11 +176,11 @@ def main() -> None:
     help="Only what this MLflow run made: its id, the beginning of it, its name, or `newest`.",
 )
 @_plainly
-def status(env: str | None, pipelines: str, run_id: str | None) -> None:
+def status(env: str | None, conf_source: str | None, pipelines: str, run_id: str | None) -> None:
     """Show every output of the pipelines: its state, fingerprint, size, age and MLflow run."""
     from weathermill.incremental.status import status_table
 
-    with _session(env) as session:
+    with open_session(env, conf_source) as session:
         context = session.load_context()
         made_by = _run_id(run_id, context) if run_id else None
         click.echo(status_table(context, [name for name in pipelines.split(",") if name], made_by=made_by))
@@ -200,16 +195,17 @@ def _run_id(reference: str, context: KedroContext) -> str:
 
 
 @main.command()
-@click.option("--env", "-e", default=None, help="The environment (conf/<env>).")
+@_env_option
+@_conf_source_option
 @click.option("--pipelines", "-p", default="", help="Pipelines, with commas between; all by default.")
 @click.option("--quick", is_flag=True, help="Compare names and sizes only, and read no contents.")
 @_plainly
-def verify(env: str | None, pipelines: str, quick: bool) -> None:
+def verify(env: str | None, conf_source: str | None, pipelines: str, quick: bool) -> None:
     """Check that every output on disk is what was written, byte by byte."""
     from weathermill.errors import DamagedStoreError
     from weathermill.incremental.verify import verify_outputs
 
-    with _session(env) as session:
+    with open_session(env, conf_source) as session:
         names = [name for name in pipelines.split(",") if name]
         findings = verify_outputs(session.load_context(), names, checksums=not quick)
     for finding in findings:
@@ -232,9 +228,10 @@ def _remake(damaged: list[Finding]) -> str | None:
 @main.command()
 @click.argument("run_id")
 @click.option("--run", "execute", is_flag=True, help="Make it again, as a new run, and compare the metrics.")
-@click.option("--env", "-e", default=None, help="The environment (conf/<env>) whose mlflow.yml to use.")
+@_env_option
+@_conf_source_option
 @_plainly
-def reproduce(run_id: str, execute: bool, env: str | None) -> None:
+def reproduce(run_id: str, execute: bool, env: str | None, conf_source: str | None) -> None:
     """Tell the command and configuration that made an MLflow run; refuse where its sources or code have changed.
 
     The run is given by its MLflow id, the beginning of it, its name, or as `newest`.
@@ -243,7 +240,7 @@ def reproduce(run_id: str, execute: bool, env: str | None) -> None:
     from weathermill.tracking.making_again import make_again, require_reproducible
     from weathermill.tracking.reproduction import look_up
 
-    with _session(env) as session:
+    with open_session(env, conf_source) as session:
         context = session.load_context()
         project, settings = context.project_path, current_settings(dict(context.config_loader["mlflow"]))
     found = look_up(run_id, settings, project)
@@ -261,15 +258,16 @@ def reproduce(run_id: str, execute: bool, env: str | None) -> None:
 
 
 @main.command()
-@click.option("--env", "-e", default=None, help="The environment (conf/<env>) whose mlflow.yml to use.")
+@_env_option
+@_conf_source_option
 @click.option("--retry-refused", is_flag=True, help="Try what MLflow has refused for good once more.")
 @_plainly
-def sync(env: str | None, retry_refused: bool) -> None:
+def sync(env: str | None, conf_source: str | None, retry_refused: bool) -> None:
     """Tell MLflow what it did not take, and which runs were killed; exit with 1 where something is left."""
     from weathermill.tracking.delivery import synchronise
     from weathermill.tracking.environment import current_settings
 
-    with _session(env) as session:
+    with open_session(env, conf_source) as session:
         context = session.load_context()
         project, settings = context.project_path, current_settings(dict(context.config_loader["mlflow"]))
     delivery = synchronise(settings, project, retry_refused=retry_refused)
@@ -349,7 +347,8 @@ def memory(
 @main.command()
 @click.argument("run_a")
 @click.argument("run_b")
-@click.option("--env", "-e", default=None, help="The environment (conf/<env>) whose mlflow.yml to use.")
+@_env_option
+@_conf_source_option
 @click.option(
     "--source", default="forecast", show_default=True, help="Which source of the scores to compare."
 )
@@ -372,6 +371,7 @@ def compare(
     run_a: str,
     run_b: str,
     env: str | None,
+    conf_source: str | None,
     source: str,
     region: str | None,
     level: float,
@@ -390,9 +390,9 @@ def compare(
     from weathermill.tracking.run_ids import open_store
     from weathermill.verification.summary import comparison_summary
 
-    project = _project()
-    with _session(env) as session:
-        configuration = session.load_context().config_loader
+    with open_session(env, conf_source) as session:
+        context = session.load_context()
+        project, configuration = context.project_path, context.config_loader
     open_store(current_settings(dict(configuration["mlflow"])), project)
     comparison = compare_runs(
         run_a,

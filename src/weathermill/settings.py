@@ -16,18 +16,23 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 from weathermill.cases import CaseConfigLoader
 from weathermill.hooks import DaskHook, MLflowHook, ParametersHook
 from weathermill.incremental.hook import IncrementalHook
+from weathermill.incremental.runner import RunnerHook, skip_in_every_runner
 from weathermill.incremental.scratch import ScratchHook
 from weathermill.incremental.termination import TerminationHook
 
+# Sessions in scripts and notebooks take Kedro's own runners.
+skip_in_every_runner()
+
 # The last hook here runs first.
-_incremental = IncrementalHook()
+_incremental, _dask = IncrementalHook(), DaskHook()
 HOOKS = (
     MLflowHook(_incremental),
-    DaskHook(),
+    _dask,
     _incremental,
     ParametersHook(),
     ScratchHook(),
     TerminationHook(),
+    RunnerHook(_incremental, _dask),
 )
 
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)

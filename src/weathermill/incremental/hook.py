@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from weathermill.datasets.checkpoints import CheckpointsDataset
 from weathermill.datasets.local import LocalDataset, remove
 from weathermill.errors import ResourceError
 from weathermill.incremental.ending import Progress
+from weathermill.incremental.inputs import require_inputs
 from weathermill.incremental.locks import StoreLocks, remove_stale
 from weathermill.incremental.memory_estimates import threads
 from weathermill.incremental.needs import Needs, needs_of
@@ -44,6 +46,7 @@ from weathermill.incremental.records import (
 )
 from weathermill.incremental.relocation import is_relocated, relocate
 from weathermill.incremental.resources import PeakMemory
+from weathermill.incremental.selection import Selection
 from weathermill.incremental.sharing import adopt, unshare
 from weathermill.parameters import Parameters, validate_parameters
 from weathermill.pipelines.train.configuration import model_config, train_config
@@ -72,7 +75,8 @@ class IncrementalHook:
         self._execution = ""
         self._made: dict[str, str] = {}
         self._complete: list[str] = []
-        self._one_by_one = False
+        self._selection = Selection()
+        self._beginning = threading.Lock()
         self._stages: dict[str, dict[str, float]] = {}
         self._needs = Needs()
         self._workers: int | str | None = _UNCHANGED
@@ -105,8 +109,7 @@ class IncrementalHook:
         locking, resources = parameters.locking, parameters.resources
         timeout = None if locking.timeout_minutes is None else 60 * locking.timeout_minutes
         self._locks = StoreLocks(wait=locking.busy == "wait", timeout=timeout)
-        # Other runners skip nothing.
-        self._one_by_one = "IncrementalRunner" in str(run_params.get("runner"))
+        self._selection = Selection.of(run_params)
         self._plan_under_locks(pipeline, catalog)
         try:
             exclusive, shared = self._stores(self.plan)
@@ -116,8 +119,9 @@ class IncrementalHook:
                 if path not in self._locks:
                     remove_stale(path)
             restored = [path for path in shared if self._restore(path)]
-            if restored or (self._one_by_one and self._adopt_equals()):
+            if restored or self._adopt_equals():
                 self._plan_under_locks(pipeline, catalog)
+            require_inputs(self.plan, catalog)
             for entry in self.plan:
                 if entry.runs and (checkpoints := self._checkpoints(entry.node)) is not None:
                     require_device(parameters)
@@ -164,7 +168,7 @@ class IncrementalHook:
 
     def _plan_under_locks(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         while True:
-            self.plan = plan_for(pipeline, catalog, force=not self._one_by_one)
+            self.plan = plan_for(pipeline, catalog, selection=self._selection)
             exclusive, shared = self._stores(self.plan)
             if self._locks.covers(exclusive, shared):
                 return
@@ -257,13 +261,14 @@ class IncrementalHook:
         return parts
 
     def _begin(self, node: Node) -> None:
-        if self._node is not None and self._node.name == node.name:
-            return
-        self._node, self._started = node, time.time()
-        if self._one_by_one:
-            left = [e for e in self.plan if e.node.name not in self._stages]
+        # Kedro's asynchronous mode loads the inputs of a node in several threads.
+        with self._beginning:
+            if self._node is not None and self._node.name == node.name:
+                return
+            self._node, self._started = node, time.time()
+            left = [entry for entry in self.plan if entry.node.name not in self._stages]
             self._locks.keep(*self._stores(left))
-        self._memory.start()
+            self._memory.start()
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
@@ -295,9 +300,10 @@ class IncrementalHook:
                 execution=self._execution,
             )
             write_record(path, record)
-        if dataset_name == node.outputs[-1]:
+        complete = self._made.keys() >= set(node.outputs)
+        if complete:
             self._complete.append(node.name)
-        if tracker is not None and dataset_name == node.outputs[-1]:
+        if tracker is not None and complete:
             measured = {"seconds": seconds, "peak_memory_gib": peak / 2**30}
             if node.name in self._needs.memory:
                 measured["predicted_memory_gib"] = self._needs.memory[node.name] / 2**30
@@ -321,6 +327,10 @@ class IncrementalHook:
 
     @hook_impl
     def on_pipeline_error(self) -> None:
+        """Let go of the locks."""
+        self.release()
+
+    def interrupted(self) -> None:
         """Let go of the locks."""
         self.release()
 

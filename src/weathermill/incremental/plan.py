@@ -19,6 +19,7 @@ from weathermill.cases import require_sources
 from weathermill.errors import ParameterError, WeathermillError
 from weathermill.incremental.code import code_digest
 from weathermill.incremental.records import Record, fault_of, read_record, stored_record
+from weathermill.incremental.selection import Selection, in_memory, with_suppliers
 from weathermill.parameters import validate_parameters
 
 #: Parameters that say how to go about the work, not what comes out.
@@ -72,28 +73,47 @@ class NodePlan:
     records: Mapping[str, Record] = field(default_factory=dict)
 
 
-def plan_for(pipeline: Pipeline, catalog: DataCatalog, *, force: bool = False) -> list[NodePlan]:
+def plan_for(
+    pipeline: Pipeline, catalog: DataCatalog, *, selection: Selection | None = None
+) -> list[NodePlan]:
     """Plan a run with the parameters that are in the catalog.
 
     Parameters
     ----------
     pipeline
-        What was asked for.
+        What was asked for. Nodes that make what it needs in memory are planned with it.
     catalog
         The catalog; pattern datasets are made in it.
-    force
-        True: all nodes run, whatever the parameter ``force`` says.
+    selection
+        How it was asked for.
+
+    Returns
+    -------
+    list of NodePlan
+        The nodes of the pipeline, and those that are added because a node that runs needs what they make.
+
+    Raises
+    ------
+    ConfigurationError
+        If the catalog names no source.
     """
-    require_sources(pipeline, catalog)
-    for name in pipeline.datasets():
+    selection = selection or Selection()
+    whole = with_suppliers(pipeline, catalog)
+    require_sources(whole, catalog)
+    for name in whole.datasets():
         catalog.get(name, fallback_to_runtime_pattern=True)
     parameters = validate_parameters(catalog.load("parameters"))
-    return make_plan(
-        pipeline,
+    selected = {node.name for node in pipeline.nodes}
+    plan = make_plan(
+        whole,
         catalog,
         {name: getattr(parameters, name) for name in type(parameters).model_fields},
-        force=force or forced_nodes(parameters.force),
+        force=forced_nodes(parameters.force),
+        only_missing=selection.only_missing_outputs,
+        asked=selection.asked(pipeline),
+        selected=selected,
     )
+    return [entry for entry in plan if entry.node.name in selected or entry.runs]
 
 
 def forced_nodes(force: bool | str | list[str]) -> bool | Collection[str]:
@@ -133,6 +153,9 @@ def make_plan(
     *,
     force: Collection[str] | bool = False,
     node_digest: Callable[[Node], str] | None = None,
+    only_missing: bool = False,
+    asked: Collection[str] = (),
+    selected: Collection[str] | None = None,
 ) -> list[NodePlan]:
     """Plan a run.
 
@@ -152,6 +175,13 @@ def make_plan(
         True, or names of nodes, that run in any case; what lies downstream of them runs too.
     node_digest
         The digest of a node's code; `code_digest` of its function when not given.
+    only_missing
+        Whether only nodes run of which an output does not exist. What exists then counts as what it was made as,
+        whatever it would be now.
+    asked
+        Names of nodes that run although what they make is kept in memory only and no other node needs it.
+    selected
+        Names of the nodes that run for their own sake; others run only if one of these needs them. All when None.
 
     Returns
     -------
@@ -160,6 +190,9 @@ def make_plan(
     """
     node_digest = node_digest or (lambda node: code_digest(node.func))
     resume = bool(getattr(parameters.get("train"), "resume", False))
+    chosen = {node.name for node in pipeline.nodes} if selected is None else set(selected)
+    incomplete = {node.name for node in pipeline.nodes if node.name in chosen and _missing(node, catalog)}
+    incomplete = _with_suppliers(pipeline, catalog, incomplete)
     known: dict[str, str] = {}
     plans: dict[str, NodePlan] = {}
     moved: set[str] = set()
@@ -173,22 +206,38 @@ def make_plan(
         records = {name: read_record(path) for name, path in on_disk.items()}
         forced = force is True or (not isinstance(force, bool) and node.name in force)
         upstream = [name for name in node.inputs if name in moved]
-        reason = "forced" if forced else _reason_to_run(on_disk, records, known, parts, upstream)
+        if only_missing:
+            missing = _missing(node, catalog)
+            reason = f"{missing[0]} does not exist" if missing else ""
+            if node.name not in incomplete:
+                # What is made of it is made of what is there, which need not be what would be made now.
+                known |= {name: _free_input(name, catalog) for name in on_disk}
+        else:
+            reason = "forced" if forced else _reason_to_run(on_disk, records, known, parts, upstream)
+            if not reason and (elsewhere := _elsewhere(node, catalog)):
+                reason = f"{elsewhere[0]} is not on the local disk, where records are kept"
+        if not reason and node.name in asked:
+            reason = "what it makes is kept in memory only and is asked for"
         if reason or (upstream and not on_disk):
             moved |= set(node.outputs)
         plans[node.name] = NodePlan(
             node,
             runs=bool(reason),
-            reason=reason or _reason_to_stand(records),
+            reason=reason or ("its outputs exist" if only_missing and on_disk else _reason_to_stand(records)),
             fingerprints={name: known[name] for name in node.outputs},
             parts=parts,
             records={name: record for name, record in records.items() if record},
         )
-    needed = _with_suppliers(pipeline, catalog, {plan.node.name for plan in plans.values() if plan.runs})
+    wanted = {name for name, plan in plans.items() if plan.runs and name in chosen}
+    needed = _with_suppliers(pipeline, catalog, wanted)
     return [
-        replace(plan, runs=True, reason="what it makes is kept in memory only and is needed")
-        if plan.node.name in needed and not plan.runs
-        else plan
+        replace(
+            plan,
+            runs=plan.node.name in needed,
+            reason=plan.reason
+            if plan.runs or plan.node.name not in needed
+            else "what it makes is kept in memory only and is needed",
+        )
         for plan in plans.values()
     ]
 
@@ -208,6 +257,21 @@ def _history_with(node: Node, parts: Mapping[str, str], catalog: DataCatalog) ->
     datasets = [catalog.get(name) for name in node.inputs if name in catalog]
     checkpoints = next((entry for entry in datasets if hasattr(entry, "history_with")), None)
     return "" if checkpoints is None else checkpoints.history_with(training_digests(parts))
+
+
+def _missing(node: Node, catalog: DataCatalog) -> list[str]:
+    """Names of the outputs of a node that are kept somewhere and do not exist."""
+    kept = [name for name in node.outputs if not in_memory(name, catalog)]
+    return [
+        name
+        for name in kept
+        if not (path.exists() if (path := _path(name, catalog)) is not None else catalog.get(name).exists())
+    ]
+
+
+def _elsewhere(node: Node, catalog: DataCatalog) -> list[str]:
+    """Names of the outputs of a node that are kept, but not on the local disk."""
+    return [name for name in node.outputs if not in_memory(name, catalog) and _path(name, catalog) is None]
 
 
 def _reason_to_run(

@@ -3,29 +3,63 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kedro.framework.context import KedroContext
+from kedro.io import DataCatalog
 from rich.console import Console
 from rich.table import Table
 
+from weathermill.incremental.inputs import require_inputs
 from weathermill.incremental.needs import needs_of
 from weathermill.incremental.plan import NodePlan, plan_for
-from weathermill.incremental.selection import combined_pipeline
+from weathermill.incremental.selection import Selection, combined_pipeline
 from weathermill.parameters import validate_parameters
 from weathermill.tracking.pending import synced_runs
 from weathermill.tracking.run_ids import short_id
 
 
-def _plan(context: KedroContext, names: Sequence[str]) -> list[NodePlan]:
-    return plan_for(combined_pipeline(names), context.catalog)
+def planned(
+    context: KedroContext, selection: Selection, load_versions: Mapping[str, str] | None = None
+) -> tuple[list[NodePlan], DataCatalog]:
+    """Plan a run as the run itself would, without doing anything.
+
+    Parameters
+    ----------
+    context
+        The project, with the environment, configuration and parameters of the run.
+    selection
+        What was asked for.
+    load_versions
+        Versions of datasets to load, by name.
+
+    Returns
+    -------
+    tuple of list of NodePlan, DataCatalog
+        The plan, and the catalog that it is made for.
+
+    Raises
+    ------
+    ConfigurationError
+        If a name is unknown, or something that a node reads does not exist and is not made.
+    """
+    versions = dict(load_versions or {})
+    catalog = context._get_catalog(load_versions=versions) if versions else context.catalog
+    plan = plan_for(selection.pipeline(), catalog, selection=selection)
+    require_inputs(plan, catalog)
+    return plan, catalog
 
 
-def describe_plan(context: KedroContext, names: Sequence[str]) -> str:
-    """Say, a line each, which nodes would run, why and in how much memory; which stand; and what the disk needs."""
-    plan = _plan(context, names)
-    needs = needs_of(plan, context.catalog, validate_parameters(context.catalog.load("parameters")))
+def describe_plan(
+    context: KedroContext, selection: Selection, load_versions: Mapping[str, str] | None = None
+) -> str:
+    """Say, a line each, which nodes would run, why and in how much memory; which stand; and what the disk needs.
+
+    The parameters are those of `planned`.
+    """
+    plan, catalog = planned(context, selection, load_versions)
+    needs = needs_of(plan, catalog, validate_parameters(catalog.load("parameters")))
     lines = []
     for entry in plan:
         if entry.runs or entry.records:
@@ -49,7 +83,7 @@ def status_table(context: KedroContext, names: Sequence[str], *, made_by: str | 
     """
     synced = synced_runs(Path(context.project_path))
     table = Table("node", "output", "state", "fingerprint", "size", "age", "MLflow run")
-    for plan in _plan(context, names):
+    for plan in plan_for(combined_pipeline(names), context.catalog):
         for name, fingerprint in plan.fingerprints.items():
             record = plan.records.get(name)
             run_id = synced.get(record.run_id, record.run_id) if record is not None else ""

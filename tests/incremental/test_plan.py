@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from kedro_datasets.text import TextDataset
 
 from weathermill.errors import ParameterError
 from weathermill.incremental.plan import forced_nodes, make_plan
@@ -153,3 +154,29 @@ def test_a_name_that_cannot_be_forced_is_told():
     assert {"ingest", "regrid"} <= set(forced_nodes("ingest regrid"))
     with pytest.raises(ParameterError, match="trian"):
         forced_nodes(["trian"])
+
+
+def test_only_missing_outputs_are_made_of_what_is_there_and_counted_so(make_little):
+    little = make_little()
+    run(little)
+    (before,) = (entry for entry in plan(little) if entry.node.name == "finish")
+    little.parameters["scale"] = 2
+    little.path("result").unlink()
+    made = {entry.node.name: entry for entry in plan(little, only_missing=True)}
+    assert [name for name, entry in made.items() if entry.runs] == ["lazily", "finish"]
+    assert made["store"].reason == "its outputs exist"
+    # The store is that of scale 1, and so is what is made of it.
+    assert made["finish"].fingerprints == before.fingerprints
+    assert run(little, only_missing=True) == ["lazily", "finish"]
+    assert reasons(little)["store"] == "changed: params:scale"
+    assert run(little) == ["store", "lazily", "finish"]
+
+
+def test_what_is_not_on_the_local_disk_is_made_in_every_run(make_little):
+    little = make_little()
+    run(little)
+    little.catalog["lazy"] = TextDataset(filepath="memory://lazy.txt")
+    assert reasons(little)["lazily"] == "lazy is not on the local disk, where records are kept"
+    assert set(reasons(little, only_missing=True)) == {"lazily"}
+    little.catalog.save("lazy", "there")
+    assert reasons(little, only_missing=True) == {}

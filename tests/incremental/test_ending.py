@@ -7,10 +7,12 @@ import signal
 import pytest
 from click.testing import CliRunner
 from kedro.framework.project import settings
+from kedro.pipeline import Pipeline
 
 from weathermill import cli
 from weathermill.incremental.ending import Progress, going_on
 from weathermill.incremental.hook import IncrementalHook
+from weathermill.incremental.selection import Selection
 from weathermill.overrides import parse_overrides
 
 TRAINING = Progress(complete=("ingest", "tensors"), left=("train", "evaluate"), stage="train", resumable=True)
@@ -90,9 +92,13 @@ def test_every_ending_of_the_command_says_how_to_go_on(monkeypatch, tmp_path, ra
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(type(settings), "HOOKS", (Ended(),), raising=False)
-    monkeypatch.setattr(cli, "_pipelines_of", lambda options: [])
-    monkeypatch.setattr(cli, "_require_nodes", lambda names, nodes: None)
+    (tmp_path / "conf").mkdir()
+    monkeypatch.setattr(Selection, "pipeline", lambda self: Pipeline([]))
     monkeypatch.setattr(cli.kedro_run, "callback", fail)
+    # The installed package, where there is no project, has no `kedro run`.
+    packaged = CliRunner().invoke(cli.run, ["--params", "train.epochs=3"])
+    assert command(packaged.stderr).startswith("python -m weathermill --params=train.epochs=3,")
+    monkeypatch.setattr(cli, "is_packaged", lambda: False)
     result = CliRunner().invoke(cli.run, ["--params", "train.epochs=3"])
     assert result.exit_code == code
     assert begins in result.stderr

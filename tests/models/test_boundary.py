@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from weathermill.errors import ModelError
 from weathermill.extent import is_globe, reaches_poles
-from weathermill.models.boundary import PADDINGS, SPHERE, Edges, choose_edges
+from weathermill.models.boundary import PADDINGS, SPHERE, Edges, boundary_text, choose_edges
 from weathermill.models.forecaster import Forecaster
 from weathermill.models.registry import ModelConfig, build_network
 from weathermill.models.sphere import SphereGrid
@@ -96,7 +96,7 @@ def test_a_pole_without_a_circle_around_it_is_refused():
 def test_the_boundary_is_told_in_words():
     globe = np.linspace(90, -90, 10), AROUND
     assert make_forecaster(*globe).boundary == (
-        "auto: the sphere: periodic in longitude, across both poles in latitude"
+        "auto: sphere, periodic in longitude and across both poles in latitude"
     )
     assert make_forecaster(*globe, boundary="zeros").boundary == (
         "zeros: all edges open, padded by zeros, though the grid goes on across the north pole and across the south pole"
@@ -108,6 +108,25 @@ def test_the_boundary_is_told_in_words():
     assert make_forecaster(np.linspace(60, 30, 8), np.linspace(0, 30, 8), boundary="reflect").boundary == (
         "reflect: all edges open, padded by reflection"
     )
+    assert make_forecaster(*globe, boundary="sphere").boundary == (
+        "sphere, periodic in longitude and across both poles in latitude"
+    )
+
+
+def test_north_and_south_are_told_as_on_the_map_where_latitudes_ascend():
+    ascending = make_forecaster(np.linspace(0, 90, 10), AROUND)
+    assert ascending.config.edges == Edges("replicate", "pole", "periodic")
+    assert ascending.boundary == (
+        "auto: north across the pole; south open, padded by replication; west and east periodic"
+    )
+    assert ascending.config.edges.geographic(ascending.latitude).name == (
+        "north pole, south replicate, west and east periodic"
+    )
+    with pytest.raises(ModelError) as caught:
+        choose_edges("sphere", "zeros", np.linspace(-90, 0, 10), AROUND)
+    assert "north open, padded by zeros; south across the pole" in caught.value.remedy
+    cut = boundary_text("zeros", Edges.uniform("zeros"), np.linspace(0, 90, 10), AROUND)
+    assert "goes on across the north pole and round the circle" in cut
 
 
 @pytest.mark.parametrize(("shape", "depth"), [((33, 49), 3), ((9, 13), 2), ((16, 24), 2)])

@@ -79,6 +79,16 @@ def test_zeros_surround_the_grid_where_asked():
     assert padded.shape == (1, 1, 12, 12) and padded.sum() == 90
 
 
-def test_a_grid_too_small_for_its_depth_is_refused():
-    with pytest.raises(ModelError, match="too small"):
-        SphereGrid((8, 8), 5)
+@pytest.mark.parametrize(
+    ("depth", "edges", "fewest"),
+    [(3, Edges(), (4, 4)), (3, Edges.uniform("reflect"), (4, 5)), (5, Edges(), (12, 16))],
+)
+def test_a_grid_too_small_for_its_depth_is_refused_with_the_smallest_that_is_not(depth, edges, fewest):
+    with pytest.raises(ModelError, match=f"too small.*it takes at least {fewest[0]} by {fewest[1]}\\."):
+        SphereGrid((3, 3), depth, edges=edges)
+    grid = SphereGrid(fewest, depth, edges=edges)
+    haloed = grid.halo(0).pad(grid.pad(torch.ones(1, 1, *fewest)))
+    assert haloed.shape[-2:] == tuple(n + 2 for n in grid.padded_shape)
+    for smaller in ((fewest[0] - 1, fewest[1]), (fewest[0], fewest[1] - 1)):
+        with pytest.raises(ModelError, match="too small"):
+            SphereGrid(smaller, depth, edges=edges)

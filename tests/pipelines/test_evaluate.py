@@ -243,7 +243,7 @@ def test_the_corrections_of_constraints_are_followed_and_told(store, bounds):
 def test_the_card_says_what_the_grid_covers_and_how_the_network_ends_there(store, network):
     assert card.grid_facts(store)["extent"] == "the globe"
     facts = card.model_facts(network)
-    assert facts["boundary"] == "auto: the sphere: periodic in longitude, across both poles in latitude"
+    assert facts["boundary"] == "auto: sphere, periodic in longitude and across both poles in latitude"
     assert not {"edges", "open_edges"} & set(facts)
     scores, _, _ = nodes.evaluate_forecasts(store, network, parameters(regression="none"))
     assert "(%), global, by channel" in captions.scorecard("persistence", scores)

@@ -25,7 +25,7 @@ def test_the_boundary_in_force_is_logged_and_on_record(store, tmp_path, caplog):
             RecordingTracker(tmp_path / "run"),
             progress=False,
         )
-    assert "Boundary of the grid: auto: the sphere: periodic in longitude" in caplog.text
+    assert "Boundary of the grid: auto: sphere, periodic in longitude" in caplog.text
     assert json.loads((tmp_path / "run" / "params.json").read_text())["edges"] == "sphere"
     assert result.forecaster.config.edges.is_sphere
 

@@ -221,15 +221,6 @@ def _inspect_grid(fields: xr.Dataset, report: InspectionReport) -> None:
         return
     description = describe_grid(grid_of(fields))
     report.facts["grid"] = description
-    rows, columns = description["shape"]
-    if min(rows, columns) < 8:
-        _note(
-            report,
-            "warning",
-            "grid",
-            f"{rows} x {columns} points are fewer than the 8 x 8 that the networks need",
-            "Regrid to a finer grid, or take a larger region.",
-        )
     if not description.get("global_longitude", True):
         west, east = description["longitude_range"]
         _note(report, "info", "grid", f"the grid is a region, from {west:g} to {east:g} degrees east")

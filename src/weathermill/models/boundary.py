@@ -32,7 +32,8 @@ class Edges:
     Parameters
     ----------
     north, south
-        Beyond the first and beyond the last row: ``"pole"`` (the rows on the meridian 180 degrees away), or a padding:
+        Beyond the first and beyond the last row, which lie in the north and south where latitudes descend, as those of
+        canonical fields do: ``"pole"`` (the rows on the meridian 180 degrees away), or a padding:
         ``"replicate"`` (the row itself), ``"reflect"`` (mirrored about the row) or ``"zeros"``.
     longitude
         Beyond the first and the last column: ``"periodic"``, or a padding.
@@ -91,13 +92,25 @@ class Edges:
     def describe(self) -> str:
         """Say in words what lies beyond each edge."""
         if self.is_sphere:
-            return "the sphere: periodic in longitude, across both poles in latitude"
+            return "sphere, periodic in longitude and across both poles in latitude"
         if self.north == self.south == self.longitude:
             return f"all edges {_IN_WORDS[self.north]}"
         return (
             f"north {_IN_WORDS[self.north]}; south {_IN_WORDS[self.south]}; west and east "
             f"{_IN_WORDS[self.longitude]}"
         )
+
+    def geographic(self, latitude: np.ndarray | None) -> Edges:
+        """Return the edges with north and south as they are on the map, for messages.
+
+        Parameters
+        ----------
+        latitude
+            (rows,) degrees, in either order; None for descending ones.
+        """
+        if latitude is None or len(latitude) < 2 or latitude[0] > latitude[-1]:
+            return self
+        return Edges(self.south, self.north, self.longitude)
 
     def to_dict(self) -> dict[str, str]:
         """Plain dictionary, for JSON."""
@@ -153,7 +166,7 @@ def choose_edges(
         raise ModelError(
             f"The boundary is 'sphere', and the grid does not cover the globe: {_span(latitude, longitude)}.",
             where="model.boundary",
-            remedy=f"Set model.boundary to auto, which makes it: {edges.describe()}.",
+            remedy=f"Set model.boundary to auto, which makes it: {edges.geographic(latitude).describe()}.",
         )
     return edges
 
@@ -170,8 +183,9 @@ def boundary_text(boundary: str, edges: Edges, latitude: np.ndarray, longitude: 
     latitude, longitude
         See `edges_of_grid`.
     """
-    text = f"{boundary}: {edges.describe()}"
-    closing = edges_of_grid(latitude, longitude, "zeros")
+    closing = edges_of_grid(latitude, longitude, "zeros").geographic(latitude)
+    edges = edges.geographic(latitude)
+    text = edges.describe() if boundary == "sphere" else f"{boundary}: {edges.describe()}"
     cut = [
         name
         for name, kind, natural in (

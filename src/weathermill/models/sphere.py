@@ -132,14 +132,24 @@ class SphereGrid:
 
     def __post_init__(self) -> None:
         rows, columns = self.shape
-        # Reflection needs one column more than it adds, as the last one is not repeated.
-        fewest = self.margins[2] + (self.edges.longitude == "reflect")
-        if min(rows, columns) < 4 or rows <= max(self.margins[:2]) + 1 or columns < fewest:
+        if self._too_few_rows(rows) or self._too_few_columns(columns):
+            fewest = (
+                next(n for n in range(4, self.stride + 4) if not too_few(n))
+                for too_few in (self._too_few_rows, self._too_few_columns)
+            )
             raise ModelError(
                 f"A grid of {rows} by {columns} cells is too small for {self.depth} pooling levels; "
-                f"it takes at least {2**self.depth} of both.",
-                remedy="Lower the model parameter depth.",
+                f"it takes at least {' by '.join(map(str, fewest))}.",
+                remedy="Lower model.depth, take a larger region, or regrid to a finer grid.",
             )
+
+    def _too_few_rows(self, rows: int) -> bool:
+        added = -rows % self.stride
+        return rows < 4 or rows <= added - added // 2 + 1
+
+    def _too_few_columns(self, columns: int) -> bool:
+        # Reflection needs one column more than it adds, as the last one is not repeated.
+        return columns < max(4, -columns % self.stride + (self.edges.longitude == "reflect"))
 
     @property
     def stride(self) -> int:

@@ -30,7 +30,7 @@ def require_suitable_grid(config: ModelConfig, latitude: np.ndarray, longitude: 
     """
     edges = config.with_edges(latitude, longitude).edges
     if config.name == "sfno":
-        require_sphere(edges)
+        require_sphere(edges.geographic(latitude))
     if config.zonal_filter is not None:
         _require_circles(longitude)
     if not is_globe(latitude, longitude):

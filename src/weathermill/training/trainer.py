@@ -143,7 +143,8 @@ class Trainer:
     def start(self, resume: bool, report_memory: MemoryReport | None = None) -> None:
         """Take over the newest intact checkpoint, or prepare for a fresh training."""
         logger.info("Boundary of the grid: %s", self.forecaster.boundary)
-        self.tracker.log_params({"edges": self.forecaster.config.edges.name})
+        edges = self.forecaster.config.edges.geographic(self.forecaster.latitude)
+        self.tracker.log_params({"edges": edges.name})
         if not resume:
             log_weights(self.step.loss, self.forecaster, self.tracker)
             if self.budget is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from weathermill.errors import WeathermillError
+from weathermill.errors import ImplausibleValueError, MissingDataError
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.findings import Finding
 from weathermill.fields.inspection import inspect
@@ -50,8 +50,23 @@ def test_missing_values_and_empty_variables(make_source):
     source["t"][:, 0] = np.nan
     report = report_on(source)
     assert "no value in the sample at 500 hPa" in messages(report, "error")
-    with pytest.raises(WeathermillError, match=r"1 error: temperature.*x\.nc"):
+    with pytest.raises(MissingDataError, match=r"1 error: temperature.*x\.nc"):
         report.raise_for_errors()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(np.inf, "infinite"), (5000.0, "beyond the physical limits"), (-9999.0, "fill value")]
+)
+def test_implausible_values_of_the_sample_are_refused_as_such_and_not_as_missing(make_source, value, text):
+    source = make_source(n_time=6)
+    source["t"][2, 0, :4] = value
+    with pytest.raises(ImplausibleValueError, match=text) as caught:
+        report_on(source).raise_for_errors()
+    assert caught.value.code == "WM209"
+    source["t"][:, 0] = np.nan
+    source["t"][2, 1, :4] = value
+    with pytest.raises(ImplausibleValueError, match=rf"no value in the sample.*{text}"):
+        report_on(source).raise_for_errors()
     partly = make_source(n_time=6)
     partly["t"][0] = np.nan
     assert "1 of 6 sampled steps hold no value at all" in messages(report_on(partly), "warning")

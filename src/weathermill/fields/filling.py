@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, MutableSequence
+from typing import Any
 
 import dask
 import dask.array as da
@@ -27,8 +28,8 @@ def fill_missing(
     fields: xr.Dataset,
     rules: Mapping[str, Rule],
     *,
-    start: str | None = None,
-    stop: str | None = None,
+    start: Any = None,
+    stop: Any = None,
     findings: MutableSequence[Finding] | None = None,
 ) -> xr.Dataset:
     """Fill missing values, lazily.
@@ -42,7 +43,8 @@ def fill_missing(
         map; or ``climatology``: the mean over time at the point (and level), then ``nearest`` where there is
         never a value.
     start, stop
-        The period [start, stop) that a climatology is taken from: that of training, so that nothing leaks.
+        The period [start, stop) that a climatology is taken from, as dates or times of the axis: that of training, so that
+        nothing leaks.
     findings
         Where to record what was done.
 
@@ -125,8 +127,8 @@ class DeferredClimatology:
         if self.training is None:
             raise ParameterError(
                 f"{name} has gaps in the initial state, which ingest.fill fills by the climatology of the training period;"
-                " a forecast does not know this period, as splits.train is a fraction",
-                remedy=f"{remedy} With dates in splits.train it is read from initial_fields.",
+                " this period is not known: splits.train is a fraction, and the network does not say when it was trained",
+                remedy=f"{remedy} With dates in splits.train, or a network trained anew, it is read from initial_fields.",
             )
         start, stop = self.training
         times = self.field[TIME].values
@@ -168,7 +170,7 @@ def _fill_with(block: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(block), mean, block).astype(block.dtype, copy=False)
 
 
-def _time_mean(field: xr.DataArray, start: str | None, stop: str | None) -> np.ndarray:
+def _time_mean(field: xr.DataArray, start: Any, stop: Any) -> np.ndarray:
     """Return the mean over the chosen times, block by block; NaN where there is never a value."""
     if TIME not in field.dims:
         return field.values

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from weathermill.errors import MissingDataError, WeathermillError
+from weathermill.errors import ImplausibleValueError, MissingDataError
 from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
 from weathermill.fields.findings import Finding
 from weathermill.fields.grids import describe_grid, grid_of
@@ -26,6 +26,9 @@ SAMPLE_BYTES = 2**30
 
 #: Variables that have no value over land, or over sea, by their nature.
 MASKED = ("sea_surface_temperature", "sea_ice_cover")
+
+#: What findings on variables without data begin with.
+NO_VALUE = "no value in the sample"
 
 #: What findings on values beyond their limits say.
 BEYOND_LIMITS = "beyond the physical limits"
@@ -79,14 +82,17 @@ class InspectionReport:
         Raises
         ------
         MissingDataError
-            Where there are any.
+            Where there are any, and all of them are variables without data.
+        ImplausibleValueError
+            Where there are others: values that are infinite, stand for missing ones, or lie beyond the limits.
         """
         errors = self.errors
         if not errors:
             return
         text = "; ".join(f"{finding.subject}: {finding.message}" for finding in errors)
         remedies = list(dict.fromkeys(finding.remedy for finding in errors if finding.remedy))
-        kind: type[WeathermillError] = MissingDataError
+        missing = all(finding.message.startswith(NO_VALUE) for finding in errors)
+        kind = MissingDataError if missing else ImplausibleValueError
         raise kind(
             f"the inspection found {len(errors)} error{'s' if len(errors) > 1 else ''}: {text}",
             where=", ".join(self.facts.get("sources", [])[:3]) or None,
@@ -319,7 +325,7 @@ def _judge_variable(report, variable, levels, totals, counts) -> None:
             report,
             "error",
             name,
-            f"no value in the sample{at(empty)}",
+            f"{NO_VALUE}{at(empty)}",
             f"Leave {name} out, or add the file that has its data.",
         )
     holed = [i for i in range(len(levels)) if totals[i, 2] > 0 and i not in empty]

@@ -30,7 +30,7 @@ class ReadOptions:
         Variable -> how its gaps are filled: a number, ``nearest`` or ``climatology``. The last is the mean of the
         training period, which is taken from these sources too, and only if a state has gaps.
     training
-        [start, stop) of the training period; None where it is not known in dates.
+        [start, stop) of the training period; None where it is not known.
     limits
         Variable -> its physical limits (low, high), where they are not those of the vocabulary.
     """

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from typing import Any
+
 import cftime
 import numpy as np
 import xarray as xr
 
 from weathermill.errors import TimeAxisError
-from weathermill.parameters import SplitParameters
-from weathermill.tensors.splits import Period, Runs, split_indices
+from weathermill.parameters import PeriodParameters, SplitParameters
+from weathermill.tensors.splits import Period, Runs, index_spans, split_indices
+from weathermill.tensors.store import TensorStore
 
 
 def time_seconds(fields: xr.Dataset | xr.DataArray) -> tuple[np.ndarray, str]:
@@ -46,10 +50,48 @@ def time_step_seconds(times: np.ndarray) -> int:
     return step
 
 
+def _periods(parameters: SplitParameters) -> dict[str, Period | float]:
+    values = {name: getattr(parameters, name) for name in ("train", "validation", "test")}
+    return {n: v if isinstance(v, float) else Period(v.start, v.stop) for n, v in values.items()}
+
+
 def period_runs(times: np.ndarray, calendar: str, step: int, parameters: SplitParameters) -> dict[str, Runs]:
     """Runs of time indices by split, broken at gaps."""
-    periods: dict[str, Period | float] = {}
-    for name in ("train", "validation", "test"):
-        value = getattr(parameters, name)
-        periods[name] = value if isinstance(value, float) else Period(value.start, value.stop)
-    return split_indices(times, periods, calendar=calendar, time_step=step)
+    return split_indices(times, _periods(parameters), calendar=calendar, time_step=step)
+
+
+def training_bounds(fields: xr.Dataset, parameters: SplitParameters) -> tuple[Any, Any]:
+    """Return [start, stop) of the training period of fields, whether splits are dates or fractions.
+
+    Parameters
+    ----------
+    fields
+        With all the times that will be split, in order.
+    parameters
+        The splits.
+
+    Returns
+    -------
+    tuple
+        Dates as given, or times of the axis where splits are fractions; None for no bound.
+    """
+    if isinstance(parameters.train, PeriodParameters):
+        return parameters.train.start, parameters.train.stop
+    seconds, calendar = time_seconds(fields)
+    start, stop = index_spans(seconds, _periods(parameters), calendar)["train"]
+    times = fields["time"].values
+    return times[start], times[stop] if stop < times.size else None
+
+
+def training_period_of(store: TensorStore) -> list[str]:
+    """Return [start, stop) of the training period of a store as ISO 8601 texts in its calendar.
+
+    It starts at the first training state and stops a step behind the last.
+    """
+    runs = store.splits["train"]
+    first, last = int(store.times[runs[0][0]]), int(store.times[runs[-1][1] - 1])
+    ends = (first, last + int(store.time_step))
+    if store.calendar == "standard":
+        return [str(np.datetime64(end, "s")) for end in ends]
+    zero = cftime.datetime(1970, 1, 1, calendar=store.calendar)
+    return [(zero + dt.timedelta(seconds=end)).isoformat() for end in ends]

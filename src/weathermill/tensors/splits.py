@@ -95,7 +95,8 @@ def _bounds(name: str, period: Any, calendar: str) -> tuple[int, int]:
     return start, stop
 
 
-def _index_spans(times: np.ndarray, periods: Mapping[str, Any], calendar: str) -> dict[str, tuple[int, int]]:
+def index_spans(times: np.ndarray, periods: Mapping[str, Any], calendar: str) -> dict[str, tuple[int, int]]:
+    """Return the half-open span of time indices of each period, gaps or not; see `split_indices`."""
     fractions = {
         name: p for name, p in periods.items() if isinstance(p, (int, float)) and not isinstance(p, bool)
     }
@@ -171,7 +172,7 @@ def split_indices(
     breaks = np.flatnonzero(differences != time_step) + 1
 
     splits: dict[str, Runs] = {}
-    for name, (start, stop) in _index_spans(times, periods, calendar).items():
+    for name, (start, stop) in index_spans(times, periods, calendar).items():
         inner = breaks[(breaks > start) & (breaks < stop)]
         edges = [start, *inner.tolist(), stop]
         runs = [(a, b) for a, b in itertools.pairwise(edges) if b > a]

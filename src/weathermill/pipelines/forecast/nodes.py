@@ -31,6 +31,10 @@ def _reader(
 ) -> StateReader:
     raw = settle_reduced_grids(raw, ingest.reduced_grids)
     train = splits.train
+    # The network knows better than the parameters by what it was trained with, and fractions say no dates at all.
+    training = model.trained_with.get("training_period")
+    if training is None and isinstance(train, PeriodParameters):
+        training = (train.start, train.stop)
     options = ReadOptions(
         units=ingest.units,
         names=ingest.names,
@@ -38,7 +42,7 @@ def _reader(
         winds=ingest.winds,
         fill=ingest.fill,
         limits=ingest.limits,
-        training=(train.start, train.stop) if isinstance(train, PeriodParameters) else None,
+        training=None if training is None else tuple(training),
     )
     return StateReader(
         raw.datasets,

@@ -19,7 +19,8 @@ from weathermill.fields.plausibility import with_limits
 from weathermill.fields.reduced import settle_reduced_grids
 from weathermill.fields.steps import handle_missing_steps
 from weathermill.incremental.code import code_digest
-from weathermill.parameters import IngestParameters, PeriodParameters, SplitParameters
+from weathermill.parameters import IngestParameters, SplitParameters
+from weathermill.pipelines.splitting import training_bounds
 
 
 def canonical_fields(
@@ -51,8 +52,12 @@ def canonical_fields(
         fields, parameters.missing_steps, longest=parameters.longest_interpolated, findings=findings
     )
     # A climatology that fills gaps must know the training period alone, or the test period leaks into it.
-    train = splits.train if isinstance(splits.train, PeriodParameters) else PeriodParameters()
-    return fill_missing(fields, parameters.fill, start=train.start, stop=train.stop, findings=findings)
+    start, stop = training_bounds(fields, splits) if _averages(parameters) else (None, None)
+    return fill_missing(fields, parameters.fill, start=start, stop=stop, findings=findings)
+
+
+def _averages(parameters: IngestParameters) -> bool:
+    return "climatology" in parameters.fill.values()
 
 
 def inspect_sources(
@@ -91,12 +96,10 @@ def _trace(
     """Trace the steps to their sources, so that a store takes over those that it has already."""
     # Which steps there are says nothing about their values.
     chosen = parameters.model_dump(mode="json", exclude={"start", "stop"})
-    train = splits.train if isinstance(splits.train, PeriodParameters) else PeriodParameters()
-    averaged = "climatology" in parameters.fill.values()
     trace_to_sources(
         fields,
         settle_reduced_grids(raw, parameters.reduced_grids, Held("ingest")),
         [chosen, code_digest(ingest_fields)],
-        mean_over=(train.start, train.stop) if averaged else None,
+        mean_over=training_bounds(fields, splits) if _averages(parameters) else None,
         options=SourceOptions(parameters.names, parameters.select, parameters.units, winds=parameters.winds),
     )

@@ -6,6 +6,7 @@ import pandas as pd
 
 from weathermill.models.forecaster import Forecaster
 from weathermill.parameters import ModelParameters, TrainParameters
+from weathermill.pipelines.splitting import training_period_of
 from weathermill.pipelines.train.configuration import model_config, train_config
 from weathermill.pipelines.train.memory_chart import log_chart, log_prediction
 from weathermill.tensors.store import TensorStore
@@ -51,6 +52,7 @@ def train_network(
         resume=parameters.resume,
         report_memory=lambda ledger, measured: log_chart(ledger, tracker, measured),
     )
+    result.forecaster.trained_with["training_period"] = training_period_of(tensors)
     if active is not None:
         active.set_tags(history_tags(result.forecaster))
     return result.forecaster, pd.DataFrame(result.history)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableSequence, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dask.array as da
 import numpy as np
@@ -62,6 +62,33 @@ def level_positions(offer: Offer, levels: Sequence[float] | None) -> np.ndarray 
 def holds_level(offer: Offer, level: float) -> bool:
     """Return whether an offer has a level, to 1e-4 of its value."""
     return offer.levels is not None and bool(np.any(np.abs(offer.levels - level) <= 1e-4 * level))
+
+
+def give_way(pieces: Sequence[Piece], name: str) -> list[Piece]:
+    """Return the pieces without the times of other forms of a variable that its own form has too.
+
+    Parameters
+    ----------
+    pieces
+        Of one variable in its own form and in another, such as geopotential and geopotential height, which rounding keeps
+        from agreeing. All hold the levels that are wanted.
+    name
+        Of the own form.
+    """
+    own = {time for piece in pieces if piece.offer.variable == name for time in piece.times.tolist()}
+    if not own:
+        return list(pieces)
+    kept = []
+    for piece in pieces:
+        if piece.offer.variable != name:
+            left = np.array([time not in own for time in piece.times.tolist()], dtype=bool)
+            versions = None if piece.versions is None else piece.versions[left]
+            piece = replace(
+                piece, positions=piece.positions[left], times=piece.times[left], versions=versions
+            )
+        if piece.times.size:
+            kept.append(piece)
+    return kept
 
 
 def join_times(

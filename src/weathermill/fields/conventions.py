@@ -21,7 +21,7 @@ from weathermill.errors import (
     MissingLevelError,
     ParameterError,
 )
-from weathermill.fields.assembly import Piece, holds_level, join_times, level_positions
+from weathermill.fields.assembly import Piece, give_way, holds_level, join_times, level_positions
 from weathermill.fields.choices import SourceOptions, WindAxes
 from weathermill.fields.conflicts import (
     refuse_unequal_meridians,
@@ -35,6 +35,7 @@ from weathermill.fields.derived import derive, plan_derivations
 from weathermill.fields.findings import Finding, Held, tell, tell_together
 from weathermill.fields.grids import grid_of
 from weathermill.fields.layout import HorizontalOrder, level_reading, steps_per_chunk
+from weathermill.fields.other_times import tell_other_times
 from weathermill.fields.recognition import Offer
 from weathermill.fields.survey import (
     Source,
@@ -174,7 +175,8 @@ def canonicalise(
         for piece in pieces:
             settle_repeated_levels(piece, name, wanted, steps, findings)
             refuse_unequal_meridians(piece, name, wanted, steps)
-        times, array = _join(pieces, wanted, steps, findings)
+        times, array = _join(pieces, name, wanted, steps, findings)
+        tell_other_times(name, times, surveyed, (start, stop), findings)
         dims = (TIME, LEVEL, LATITUDE, LONGITUDE) if name in pressure else (TIME, LATITUDE, LONGITUDE)
         if array.ndim == 4 and len(dims) == 3:
             array = array[:, 0]
@@ -291,9 +293,11 @@ def _piece(offer, source, name, start, stop, levels, overrides, findings) -> Pie
     return Piece(offer, source.order, positions, source.times[positions], scale, offset, resolution, versions)
 
 
-def _join(pieces, levels, steps, findings) -> tuple[np.ndarray, da.Array]:
+def _join(pieces, name, levels, steps, findings) -> tuple[np.ndarray, da.Array]:
     """Join pieces in time, and along levels where different sources hold different levels."""
     pieces = [piece for piece in pieces if piece.times.size]
+    convention = convention_for(name)
+    own = name if convention is None else convention.name
     if levels is None:
         return join_times(pieces, None, steps, findings)
     groups: dict[tuple[int, ...], list[float]] = {}
@@ -305,7 +309,7 @@ def _join(pieces, levels, steps, findings) -> tuple[np.ndarray, da.Array]:
             )
         groups.setdefault(holders, []).append(level)
     joined = [
-        (group, *join_times([pieces[i] for i in holders], group, steps, findings))
+        (group, *join_times(give_way([pieces[i] for i in holders], own), group, steps, findings))
         for holders, group in groups.items()
     ]
     if len(joined) == 1:

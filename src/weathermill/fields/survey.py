@@ -182,6 +182,9 @@ def require_one_calendar(sources: Iterable[Source]) -> None:
 def find_offers(name: str, surveyed: Sequence[Source], *, on_levels: bool) -> list[Offer]:
     """Return the offers of one variable, in the order of the sources.
 
+    Behind them come offers of its other form (``EQUIVALENTS``: geopotential and geopotential height) of sources that have
+    times or levels which it lacks. :func:`weathermill.fields.assembly.give_way` keeps them to these.
+
     Parameters
     ----------
     name
@@ -199,24 +202,28 @@ def find_offers(name: str, surveyed: Sequence[Source], *, on_levels: bool) -> li
     every = [offer for source in surveyed for offer in source.offers]
     flat = None if name in CONVENTIONS else split_flat_name(name)
     base = flat[0] if flat else name
+    levelled = on_levels or flat is not None
     found: list[Offer] = []
+    usable: list[Offer] = []
+    elsewhere: list[Offer] = []
     for wanted in [base, *([EQUIVALENTS[base][0]] if base in EQUIVALENTS else [])]:
-        found = [
-            offer
-            for offer in every
-            if offer.variable == wanted and (offer.levels is not None) == (on_levels or flat is not None)
+        kind = [
+            offer for offer in every if offer.variable == wanted and (offer.levels is not None) == levelled
         ]
-        if flat and found:
-            with_level = [offer for offer in found if offer.problem or holds_level(offer, flat[1])]
-            if not with_level:
-                raise MissingLevelError(
-                    f"{flat[0]} has no level {flat[1]:g} hPa; it is offered at {level_text(found)} hPa",
-                    where=where_text(found),
-                )
-            found = with_level
-        if found:
-            break
-    usable = without_displaced([offer for offer in found if not offer.problem])
+        if flat:
+            elsewhere += kind
+            kind = [offer for offer in kind if offer.problem or holds_level(offer, flat[1])]
+        free = without_displaced([offer for offer in kind if not offer.problem])
+        if usable and levelled:
+            # The other form of the same field counts at times and levels that the form asked for lacks.
+            usable += _beyond(free, usable, surveyed, None if flat is None else flat[1])
+        elif not found:
+            found, usable = kind, free
+    if flat and elsewhere and not found:
+        raise MissingLevelError(
+            f"{flat[0]} has no level {flat[1]:g} hPa; it is offered at {level_text(elsewhere)} hPa",
+            where=where_text(elsewhere),
+        )
     if usable:
         return usable
     if found:
@@ -230,6 +237,24 @@ def find_offers(name: str, surveyed: Sequence[Source], *, on_levels: bool) -> li
         where=", ".join(source.name for source in surveyed[:5]) + (", …" if len(surveyed) > 5 else ""),
         remedy=_advice(name, every, on_levels),
     )
+
+
+def _beyond(
+    offers: Sequence[Offer], first: Sequence[Offer], surveyed: Sequence[Source], level: float | None
+) -> list[Offer]:
+    """Return the offers, on levels, that have a time at one of them (or at one level, hPa) which none of the first has."""
+    covered: dict[tuple[int, ...], set[Any]] = {}
+    added = []
+    for offer in offers:
+        own = set(surveyed[offer.rank].times.tolist())
+        for each in offer.levels if level is None else [level]:
+            ranks = tuple(sorted({other.rank for other in first if holds_level(other, float(each))}))
+            if ranks not in covered:
+                covered[ranks] = {time for rank in ranks for time in surveyed[rank].times.tolist()}
+            if not own <= covered[ranks]:
+                added.append(offer)
+                break
+    return added
 
 
 def _advice(name: str, offers: Sequence[Offer], on_levels: bool) -> str | None:

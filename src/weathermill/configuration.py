@@ -13,11 +13,12 @@ import dask.utils
 import yaml
 from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
+from kedro.framework.project import pipelines
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from weathermill.errors import ConfigurationError, ParameterError
+from weathermill.errors import ConfigurationError, ModelError, ParameterError
 from weathermill.faults import known_error
-from weathermill.parameters import Parameters, check_parameters
+from weathermill.parameters import ModelParameters, Parameters, check_parameters
 from weathermill.tracking.settings import tracking_settings
 
 #: What is read of the configuration: globals first, since the others refer to them.
@@ -102,6 +103,30 @@ def device_fault(device: str) -> str:
     return ""
 
 
+def network_faults(model: ModelParameters) -> list[str]:
+    """Say that the network of the parameters is not known, or that its module cannot be imported.
+
+    The module is imported, so that models with its networks can be loaded.
+    """
+    if model.module is None and model.name in ("unet", "sfno"):
+        return []
+    # Importing torch takes seconds, which few commands need.
+    from weathermill.models.own_networks import import_networks
+    from weathermill.models.registry import available_networks, find_network
+
+    try:
+        if model.module is not None:
+            import_networks(model.module)
+        if model.name not in available_networks():
+            # A module of the user's pipelines may register it.
+            list(pipelines)
+        find_network(model.name)
+    except ModelError as error:
+        name = "module" if error.where == "model.module" else "name"
+        return [f"model.{name}: {error.what} {error.remedy or ''}".rstrip()]
+    return []
+
+
 def check_configuration(context: KedroContext) -> Parameters:
     """Check the files of the environment, and what parameters, ``mlflow.yml``, ``dask.yml`` and ``globals.yml`` say.
 
@@ -126,6 +151,8 @@ def check_configuration(context: KedroContext) -> Parameters:
     # Not context.params: there Kedro's own validation stops at the first fault and tells it less plainly.
     parameters, found = check_parameters(read["parameters"]) if read["parameters"] is not None else (None, [])
     faults += found
+    if parameters is not None:
+        faults += network_faults(parameters.model)
     faults += globals_faults(read["globals"] or {})
     try:
         tracking_settings(read["mlflow"] or {})

@@ -218,6 +218,7 @@ class ModelParameters(_Parameters):
     """The network: see ``weathermill.models``."""
 
     name: str = "unet"
+    module: str | None = None
     base_channels: int = Field(64, ge=1)
     depth: int = Field(3, ge=1, le=6)
     boundary: Literal["auto", "sphere", "replicate", "reflect", "zeros"] = "auto"

@@ -34,3 +34,14 @@ def test_storage_options_and_credentials_are_not_described():
         credentials={"key": "secret3"},
     )
     assert "secret" not in str(dataset) and "host/x.zarr" in str(dataset)
+
+
+def test_how_files_are_opened_counts(tmp_path):
+    path = tmp_path / "raw.nc"
+    xr.Dataset({"t": ("time", [0.0, 1.0])}).to_netcdf(path, engine="h5netcdf")
+    xr.Dataset({"t": ("time", [2.0, 3.0])}).to_netcdf(path, engine="h5netcdf", group="second", mode="a")
+    found = [
+        RawFieldsDataset(filepath=str(path), load_args=arguments).fingerprint()
+        for arguments in ({}, {"full_fingerprint": False}, {"group": "second"}, {"engine": "h5netcdf"})
+    ]
+    assert found[0] == found[1] and len(set(found)) == 3

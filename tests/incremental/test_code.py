@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import linecache
 import sys
+import types
 
 import pytest
 
@@ -34,7 +37,7 @@ def package(tmp_path, monkeypatch):
 
 
 def clear():
-    for function in (code._imports, code._source, code._tree, code._essence):
+    for function in (code._imports, code._source, code._tree, code._essence, code._is_the_users):
         function.cache_clear()
     importlib.invalidate_caches()
 
@@ -99,3 +102,85 @@ def test_the_digest_of_our_own_nodes_is_stable_and_differs():
     assert (
         code.code_digest(ingest_fields) == code.code_digest(ingest_fields) != code.code_digest(train_network)
     )
+
+
+@pytest.fixture
+def users_module(package):
+    """A module of the user's beside the package, which imports another one and a package of Python's."""
+    (package.parent / "layers.py").write_text("import json\nWIDTH = 1\n")
+    (package.parent / "own.py").write_text("import layers\n\nclass Kind:\n    width = layers.WIDTH\n")
+    yield package.parent
+    for name in ("own", "layers"):
+        sys.modules.pop(name, None)
+
+
+def test_code_of_the_users_counts_with_what_it_imports(users_module):
+    def now():
+        clear()
+        return code.modules_digest(["own"])
+
+    before = now()
+    edit(users_module, "layers", "WIDTH = 1", "WIDTH = 2")
+    changed = now()
+    edit(users_module, "own", "class Kind", "class  Kind")
+    assert before != changed == now()
+    assert code._closure(["own"]) == {"own", "layers"}
+
+
+def test_functions_of_the_users_have_a_digest(users_module):
+    clear()
+    kind = importlib.import_module("own").Kind
+    assert code.code_digest(kind) == code.modules_digest(["own"]) != ""
+    assert code.code_digest(functools.partial(kind)) == code.code_digest(kind)
+
+
+def test_code_of_dataset_types_counts_although_nodes_that_import_it_do_not_depend_on_it(package):
+    (package / "datasets.py").write_text("from mill.deeper import FACTOR\n\nclass Store:\n    pass\n")
+    edit(package, "nodes", "import mill.tracking", "import mill.datasets")
+    clear()
+    kind = importlib.import_module("mill.datasets").Store
+    node, dataset = digest(), code.dataset_digest([kind])
+    edit(package, "datasets", "    pass", "    scale = FACTOR")
+    assert digest() == node
+    assert (changed := code.dataset_digest([kind])) != dataset
+    edit(package, "deeper", "FACTOR = 2", "FACTOR = 3")
+    clear()
+    assert code.dataset_digest([kind]) != changed
+
+
+def test_dataset_types_of_installed_packages_have_none():
+    from kedro.io import MemoryDataset
+
+    assert code.dataset_digest([MemoryDataset]) == ""
+
+
+def test_the_code_of_an_own_network_counts_for_nodes_that_build_networks(users_module):
+    from weathermill.pipelines.ingest.nodes import ingest_fields
+    from weathermill.pipelines.train.nodes import train_network
+
+    code.PACKAGE = "weathermill"  # The fixture of the package undoes it.
+
+    def now(function, module="own"):
+        return code.network_digest(function, "unet", module)
+
+    clear()
+    before = now(train_network)
+    assert before and now(ingest_fields) == "" == now(train_network, None)
+    edit(users_module, "layers", "WIDTH = 1", "WIDTH = 2")
+    clear()
+    assert now(train_network) != before
+
+
+def test_what_a_notebook_defines_counts_by_its_source(monkeypatch):
+    def register(text):
+        module = types.ModuleType("cells")
+        lines = text.splitlines(keepends=True)
+        linecache.cache["<cell>"] = (len(text), None, lines, "<cell>")
+        exec(compile(text, "<cell>", "exec"), module.__dict__)
+        monkeypatch.setitem(sys.modules, "cells", module)
+        clear()
+        return code.modules_digest(["cells"])
+
+    first = register("def build():\n    return 1\n")
+    assert register("def build():\n    return 1\n") == first
+    assert register("def build():\n    return 2\n") != first

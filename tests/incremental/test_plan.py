@@ -7,9 +7,12 @@ import os
 import pytest
 from kedro_datasets.text import TextDataset
 
+from weathermill.datasets import WholeDataset
 from weathermill.errors import ParameterError
+from weathermill.incremental import plan as plan_module
 from weathermill.incremental.plan import forced_nodes, make_plan
 from weathermill.incremental.records import Record, files_of, size_of, write_record
+from weathermill.parameters import ModelParameters
 
 
 def plan(little, **options):
@@ -180,3 +183,43 @@ def test_what_is_not_on_the_local_disk_is_made_in_every_run(make_little):
     assert set(reasons(little, only_missing=True)) == {"lazily"}
     little.catalog.save("lazy", "there")
     assert reasons(little, only_missing=True) == {}
+
+
+def test_another_way_of_reading_and_writing_counts(make_little, monkeypatch):
+    little = make_little()
+    run(little)
+    assert reasons(little) == {}
+    digest = plan_module.dataset_digest
+    monkeypatch.setattr(plan_module, "dataset_digest", lambda kinds: digest(kinds) + "changed")
+    told = reasons(little)
+    assert told["store"] == "changed: the code or arguments of the datasets that it reads and writes"
+    assert set(told) == {"store", "lazily", "finish"}
+
+
+def test_arguments_of_a_dataset_count_and_its_place_does_not(make_little):
+    little = make_little()
+    run(little)
+    path = str(little.path("result"))
+    arguments = {"fs_args": {"open_args_save": {"encoding": "utf-16"}}}
+    little.catalog["result"] = WholeDataset(filepath=path, dataset={"type": "text.TextDataset", **arguments})
+    assert set(reasons(little)) == {"lazily", "finish"}
+    here, elsewhere = ({e.node.name: e.fingerprints for e in plan(make_little(c))} for c in "ab")
+    assert here == elsewhere
+
+
+def test_the_code_of_own_networks_counts(make_little, monkeypatch):
+    little = make_little()
+    little.parameters["model"] = ModelParameters(name="mine", module="my_networks")
+    asked = []
+
+    def digest(function, name, module):
+        asked.append((name, module))
+        return "v1" if function.__name__ == "finish" else ""
+
+    monkeypatch.setattr(plan_module, "network_digest", digest)
+    run(little)
+    # No node here has the parameters of the model: one that loads a model may build any network.
+    assert set(asked) == {(None, "my_networks")}
+    monkeypatch.setattr(plan_module, "network_digest", lambda *given: digest(*given) and "v2")
+    assert reasons(little)["finish"] == "changed: the code of its network"
+    assert "store" not in reasons(little)

@@ -75,12 +75,14 @@ class RawFieldsDataset(AbstractDataset):
             return False
 
     def fingerprint(self) -> str:
-        """Digest sizes, times of modification and sampled contents of all sources."""
+        """Digest sizes, times of modification and sampled contents of all sources, and how they are opened."""
         with self.load() as opened:
             parts = [f"{d.size} {d.modified} {d.sha256}" for d in opened.descriptions]
             if self._load_args.get("full_fingerprint"):
                 files = [Path(d.location) for d in opened.descriptions]
                 parts += [json.dumps(files_of(path)) for path in files if path.exists()]
+        opened_with = {key: self._load_args[key] for key in ("engine", "group") if self._load_args.get(key)}
+        parts += [json.dumps(opened_with, sort_keys=True)] if opened_with else []
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def lineage(self, data: OpenedSources) -> list[dict[str, str]]:

@@ -41,6 +41,16 @@ class WholeDataset(LocalDataset):
         self._configuration = _in_utf8({"type": dataset} if isinstance(dataset, str) else dict(dataset))
         self._inner(filepath)
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The other type and its arguments, of which what is on disk depends."""
+        return self._configuration
+
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        """The types whose code decides what is on disk and what is loaded from it."""
+        return type(self), parse_dataset_definition({**self._configuration, "filepath": ""})[0]
+
     def _inner(self, filepath: Any) -> AbstractDataset:
         return AbstractDataset.from_config(
             self._filepath.name, {**self._configuration, "filepath": str(filepath)}

@@ -6,12 +6,19 @@ import ast
 import functools
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterator
+import inspect
+import sys
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-PACKAGE = "weathermill"
+from weathermill.models.own_networks import network_modules
 
-#: Code that changes what is told, not what is computed. Parameters' values are digested by themselves.
+PACKAGE = "weathermill"
+_UNKNOWN = uuid.uuid4().hex
+
+#: Code that changes what is told, not what is computed. Parameters' values are digested by themselves, and dataset
+#: types with the catalog entries that are of them, see `dataset_digest`.
 WITHOUT_EFFECT = (
     "errors",
     "progress",
@@ -27,33 +34,121 @@ WITHOUT_EFFECT = (
 
 
 def code_digest(function: Callable[..., object]) -> str:
-    """Digest the code that a function of this package may run.
+    """Digest the code that a function may run.
 
-    That is its own module and all modules of the package that it imports, directly or not, without comments,
-    docstrings and formatting.
+    That is its own module and all modules of this package, of its own package and of the user that it imports, directly
+    or not, without comments, docstrings and formatting.
 
     Returns
     -------
     str
-        SHA-256 in hexadecimal; empty for a function from elsewhere, whose code is not known here.
+        SHA-256 in hexadecimal; empty for a function of an installed package, whose version is on record elsewhere.
     """
+    while isinstance(function, functools.partial):
+        function = function.func
     module = getattr(function, "__module__", "") or ""
-    if not module.startswith(f"{PACKAGE}."):
+    return modules_digest([module]) if _is_own(module) else ""
+
+
+def dataset_digest(kinds: Iterable[type]) -> str:
+    """Digest the code of dataset types, and all that they import of this package and of the user.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal; empty where all are of installed packages, such as Kedro's.
+    """
+    return modules_digest(sorted({kind.__module__ for kind in kinds if _is_own(kind.__module__)}), "datasets")
+
+
+def modules_digest(modules: Collection[str], *with_effect: str) -> str:
+    """Digest modules and all modules that they import, without comments, docstrings and formatting.
+
+    Parameters
+    ----------
+    modules
+        Names; also of installed packages, of which then the modules of the same package count.
+    with_effect
+        Parts of this package that count as well although they are in `WITHOUT_EFFECT`.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal; empty without modules.
+    """
+    if not modules:
         return ""
     digest = hashlib.sha256()
-    for name in sorted(_closure(module)):
-        digest.update(f"{name}\0{_essence(name)}\0".encode())
+    for name in sorted(_closure(modules, with_effect)):
+        text = _essence(name) if _source(name) is not None else _live_source(name)
+        digest.update(f"{name}\0{text}\0".encode())
     return digest.hexdigest()
 
 
-def _closure(module: str) -> set[str]:
-    seen, waiting = set(), [module]
+def network_digest(function: Callable[..., object], name: str | None, module: str | None) -> str:
+    """Digest the code of networks from outside of this package that a function may build.
+
+    Parameters
+    ----------
+    function
+        Of a node.
+    name
+        Of the network; all that are known where it is only known once a model is loaded.
+    module
+        Which the parameters name.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal; empty where there are none, or the function builds no network.
+    """
+    modules = sorted(network_modules(name, module))
+    if not modules or not depends_on(function, f"{PACKAGE}.models.registry"):
+        return ""
+    return modules_digest(modules)
+
+
+def depends_on(function: Callable[..., object], module: str) -> bool:
+    """Whether a function may run code of a module of this package."""
+    origin = getattr(function, "__module__", "") or ""
+    return _is_own(origin) and module in _closure([origin])
+
+
+def _closure(modules: Collection[str], with_effect: Collection[str] = ()) -> set[str]:
+    roots = {module.partition(".")[0] for module in modules}
+    seen: set[str] = set()
+    waiting = list(modules)
     while waiting:
         name = waiting.pop()
         if name not in seen:
             seen.add(name)
-            waiting.extend(_imports(name))
+            waiting.extend(
+                found
+                for found in _imports(name)
+                if (found.partition(".")[0] in roots or _is_own(found))
+                and _has_effect(found, with_effect)
+                and _source(found) is not None
+            )
     return seen
+
+
+def _is_own(module: str) -> bool:
+    """Whether a module is of this package or of the user: neither of Python nor installed from elsewhere."""
+    package = module.partition(".")[0]
+    return package == PACKAGE or (bool(package) and _is_the_users(package))
+
+
+@functools.cache
+def _is_the_users(package: str) -> bool:
+    if package in sys.stdlib_module_names or package == "__main__":
+        return False
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    folders = [Path(place) for place in places if place and place not in ("built-in", "frozen")]
+    return bool(folders) and not any({"site-packages", "dist-packages"} & set(f.parts) for f in folders)
 
 
 @functools.cache
@@ -65,7 +160,7 @@ def _imports(module: str) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom) and (origin := _origin(node, module)):
             found.add(origin)
             found |= {f"{origin}.{alias.name}" for alias in node.names}
-    return tuple(sorted(name for name in found if _has_effect(name) and _source(name) is not None))
+    return tuple(sorted(found))
 
 
 def _origin(node: ast.ImportFrom, module: str) -> str:
@@ -78,13 +173,34 @@ def _origin(node: ast.ImportFrom, module: str) -> str:
     return ".".join([*parts[: len(parts) - above], *([node.module] if node.module else [])])
 
 
-def _has_effect(module: str) -> bool:
+def _has_effect(module: str, with_effect: Collection[str] = ()) -> bool:
     package, _, rest = module.partition(".")
-    return package == PACKAGE and bool(rest) and rest.split(".")[0] not in WITHOUT_EFFECT
+    if package != PACKAGE:
+        return True
+    part = rest.split(".")[0]
+    return bool(rest) and (part not in WITHOUT_EFFECT or part in with_effect)
+
+
+def _live_source(module: str) -> str:
+    """Source of what a module without a file defines, such as the cells of a notebook.
+
+    Where it cannot be had, nothing made with it is taken for unchanged by another process.
+    """
+    names = vars(sys.modules[module]) if module in sys.modules else {}
+    own = [value for value in names.values() if getattr(value, "__module__", "") == module]
+    methods = [value for kind in own if isinstance(kind, type) for value in vars(kind).values()]
+    functions = [value for value in (*own, *methods) if inspect.isfunction(value)]
+    try:
+        return "\n".join(sorted(inspect.getsource(function) for function in functions))
+    except OSError:
+        return _UNKNOWN
 
 
 @functools.cache
 def _source(module: str) -> Path | None:
+    if module == "__main__":
+        file = getattr(sys.modules[module], "__file__", None) or ""
+        return Path(file) if file.endswith(".py") else None
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, AttributeError, ValueError):

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from weathermill.cases import require_sources
 from weathermill.errors import ParameterError, WeathermillError
-from weathermill.incremental.code import code_digest
+from weathermill.incremental.code import code_digest, dataset_digest, network_digest
 from weathermill.incremental.records import Record, fault_of, read_record, stored_record
 from weathermill.incremental.selection import Selection, in_memory, with_suppliers
 from weathermill.parameters import validate_parameters
@@ -39,8 +39,13 @@ WITHOUT_EFFECT = {
 
 #: The part of a fingerprint that tells a network that was resumed with other parameters, data or code.
 HISTORY = "training history"
+#: The parts of a fingerprint that are code: the node's, that of the dataset types that it reads and writes through, and
+#: that of networks registered from outside.
+CODE = ("code", "dataset code", "network code")
 _IN_WORDS = {
     "code": "its code",
+    "dataset code": "the code or arguments of the datasets that it reads and writes",
+    "network code": "the code of its network",
     HISTORY: "its training history (what was resumed with a change stands with train.resume=true)",
 }
 
@@ -198,7 +203,7 @@ def make_plan(
     moved: set[str] = set()
     for node in pipeline.nodes:
         parts = {name: _input_fingerprint(name, known, catalog, parameters) for name in node.inputs}
-        parts["code"] = node_digest(node)
+        parts |= _code_parts(node, catalog, parameters, node_digest)
         if resume and (history := _history_with(node, parts, catalog)):
             parts[HISTORY] = history
         known |= output_fingerprints(node, parts)
@@ -240,6 +245,30 @@ def make_plan(
         )
         for plan in plans.values()
     ]
+
+
+def _code_parts(
+    node: Node,
+    catalog: DataCatalog,
+    parameters: Mapping[str, Any],
+    node_digest: Callable[[Node], str],
+) -> dict[str, str]:
+    """Digest the code of a node, of its datasets, and of networks from outside that it may build."""
+    used = [catalog.get(name) for name in (*node.inputs, *node.outputs) if name in catalog]
+    used = [dataset for dataset in used if getattr(dataset, "has_fingerprint", True)]
+    kinds = [kind for dataset in used for kind in getattr(dataset, "kinds", (type(dataset),))]
+    arguments = [found for dataset in used if (found := getattr(dataset, "arguments", None))]
+    reading = [digest, *map(_digest, arguments)] if (digest := dataset_digest(kinds)) else []
+    model = parameters.get("model")
+    # Nodes that load a model learn its network from there.
+    name = getattr(model, "name", None) if "params:model" in node.inputs else None
+    network = network_digest(node.func, name, getattr(model, "module", None))
+    parts = {
+        "code": node_digest(node),
+        "dataset code": _digest(reading) if reading else "",
+        "network code": network,
+    }
+    return {key: value for key, value in parts.items() if value or key == "code"}
 
 
 def output_fingerprints(node: Node, parts: Mapping[str, str]) -> dict[str, str]:

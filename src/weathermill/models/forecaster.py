@@ -23,7 +23,7 @@ from weathermill.models.boundary import SPHERE, Edges, boundary_text
 from weathermill.models.constraint_choice import make_constraints
 from weathermill.models.files import CONFIG_FILE, read_model, write_model
 from weathermill.models.missing import MissingValues
-from weathermill.models.registry import ModelConfig, build_network
+from weathermill.models.registry import ModelConfig, build_network, network_module, require_network
 from weathermill.models.residual import Residual
 from weathermill.models.suitability import require_suitable_grid
 from weathermill.tensors.channels import ChannelTable
@@ -309,6 +309,7 @@ class Forecaster(nn.Module):
             "std": self.std.tolist(),
             "tendency_std": self.tendency_std.tolist(),
             "time_step": self.time_step,
+            **({"network_module": module} if (module := network_module(self.config.name)) else {}),
             **({"trained_with": self.trained_with} if self.trained_with else {}),
         }
 
@@ -326,7 +327,7 @@ class Forecaster(nn.Module):
         Raises
         ------
         ModelError
-            When a file is missing, damaged or of another format.
+            When a file is missing, damaged or of another format, or its network is not known here.
         """
         folder = Path(folder)
         metadata, data = read_model(folder)
@@ -335,6 +336,9 @@ class Forecaster(nn.Module):
                 f"The model has format {metadata.get('format')!r}; this version reads {FORMAT!r}.",
                 where=str(folder),
             )
+        require_network(
+            metadata["config"].get("name", "unet"), metadata.get("network_module", ""), str(folder)
+        )
         channels = ChannelTable.from_dicts(metadata["channels"])
         grid = len(metadata["latitude"]), len(metadata["longitude"])
         forecaster = cls(

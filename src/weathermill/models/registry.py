@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -11,6 +12,9 @@ from torch import nn
 
 from weathermill.errors import ModelError
 from weathermill.models.boundary import BOUNDARIES, PADDINGS, Edges, choose_edges, edges_from
+from weathermill.models.own_networks import VARIABLE, import_allowed, module_of
+
+logger = logging.getLogger(__name__)
 
 NORMS = ("batch", "group", "none")
 TARGETS = ("tendency", "state")
@@ -163,9 +167,20 @@ def register_network(name: str) -> Callable[[Builder], Builder]:
     ----------
     name
         The value of ``ModelConfig.name`` that selects it.
+
+    Raises
+    ------
+    ModelError
+        If another module has registered a network of that name.
     """
 
     def register(builder: Builder) -> Builder:
+        other = _NETWORKS.get(name)
+        if other is not None and other.__module__ != builder.__module__:
+            raise ModelError(
+                f"The networks of {other.__module__} and of {builder.__module__} have the same name, {name!r}.",
+                remedy="Register yours under another name.",
+            )
         _NETWORKS[name] = builder
         return builder
 
@@ -213,19 +228,75 @@ def build_network(
     ModelError
         When the architecture is unknown, the grid too small for it, or its boundary does not suit the grid.
     """
-    _import_own()
-    if config.name not in _NETWORKS:
-        raise ModelError(
-            f"There is no architecture {config.name!r}; there are {', '.join(sorted(_NETWORKS))}.",
-            remedy="Choose one of these, or register yours with `register_network`.",
-        )
-    return _NETWORKS[config.name](
+    return find_network(config.name)(
         config.with_edges(latitude, longitude),
         in_channels=in_channels,
         out_channels=out_channels,
         grid_shape=tuple(int(n) for n in grid_shape),
         latitude=latitude,
     )
+
+
+def find_network(name: str) -> Builder:
+    """Find the builder of a network: among those registered, then by entry points and what the environment allows.
+
+    Raises
+    ------
+    ModelError
+        When there is none of that name.
+    """
+    _import_own()
+    if name not in _NETWORKS and callable(builder := import_allowed(name)) and name not in _NETWORKS:
+        register_network(name)(builder)
+    if name not in _NETWORKS:
+        raise ModelError(
+            f"There is no architecture {name!r}; there are {', '.join(sorted(_NETWORKS))}.",
+            remedy="Choose one of these, or register yours with `register_network` in a module that `model.module` names.",
+        )
+    return _NETWORKS[name]
+
+
+def network_module(name: str) -> str:
+    """The module outside of this package that registered a network; empty for those of this package."""
+    return module_of(find_network(name))
+
+
+def require_network(name: str, module: str, where: str) -> None:
+    """Refuse a saved model whose network is not known here; warn where it comes from another module than then.
+
+    Parameters
+    ----------
+    name
+        Of the network.
+    module
+        That registered it when the model was saved; empty for those of this package. It is not imported.
+    where
+        The model's folder, for messages.
+
+    Raises
+    ------
+    ModelError
+        Saying how to have the module imported.
+    """
+    try:
+        now = network_module(name)
+    except ModelError as error:
+        if not module or name in _NETWORKS or error.where:
+            raise
+        raise ModelError(
+            f"The network {name!r} of this model is registered by the module {module!r}, which is not imported.",
+            where=where,
+            remedy=f"Name it in the parameters (`model.module: {module}`) or, where there are none, in the environment "
+            f"({VARIABLE}={module}); or import it before. A model's file alone has no module imported.",
+        ) from error
+    if now != module:
+        logger.warning(
+            "The model in %s was trained with the network %r of %s; here it is that of %s.",
+            where,
+            name,
+            module or __package__,
+            now or __package__,
+        )
 
 
 def _import_own() -> None:

@@ -13,7 +13,7 @@ import mlflow
 from kedro.framework.session import KedroSession
 
 from weathermill.errors import ReproductionError
-from weathermill.incremental.plan import HISTORY, NodePlan, plan_for
+from weathermill.incremental.plan import CODE, HISTORY, NodePlan, plan_for
 from weathermill.overrides import format_override
 from weathermill.redaction import redact_values
 from weathermill.tracking import runs
@@ -213,9 +213,9 @@ def _differences(description: Mapping[str, Any], project: Path) -> tuple[tuple[s
     code = []
     for name, then in description["nodes"].items():
         now = plan[name].parts if name in plan else {}
-        if then["parts"].get("code") != now.get("code"):
+        if any(then["parts"].get(part) != now.get(part) for part in CODE):
             code.append(name)
         for part, digest in then["parts"].items():
-            if part not in ("code", HISTORY) and part not in made and now.get(part) != digest:
+            if part not in (*CODE, HISTORY) and part not in made and now.get(part) != digest:
                 sources[part] = None
     return tuple(sources), tuple(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from weathermill.models.own_networks import import_networks
 from weathermill.models.registry import ModelConfig
 from weathermill.parameters import ModelParameters, TrainParameters
 from weathermill.training.config import TrainConfig
@@ -12,8 +13,10 @@ from weathermill.training.weighting import LossWeights
 
 
 def model_config(parameters: ModelParameters) -> ModelConfig:
-    """Make the network's configuration."""
-    return ModelConfig.from_dict(parameters.model_dump())
+    """Make the network's configuration, and import the module of an own network."""
+    if parameters.module is not None:
+        import_networks(parameters.module)
+    return ModelConfig.from_dict(parameters.model_dump(exclude={"module"}))
 
 
 def train_config(parameters: TrainParameters, seed: int) -> TrainConfig:

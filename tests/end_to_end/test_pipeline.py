@@ -140,6 +140,15 @@ def test_the_command_skips_what_stands_and_ends_with_what_to_open(finished):
         assert words in result.stdout, words
 
 
+def test_a_session_in_a_script_skips_what_stands_and_gives_what_the_pipeline_makes(finished, caplog):
+    before = finished.file("06_models", "sample", "model", "model.safetensors").stat()
+    with caplog.at_level("INFO", logger="weathermill.incremental.runner"):
+        given = finished.run("train", "evaluate")
+    assert "train: skipped; unchanged" in caplog.text and "to run" not in caplog.text
+    assert "persistence" in given["summary"].load()
+    assert finished.file("06_models", "sample", "model", "model.safetensors").stat() == before
+
+
 def test_the_model_card_says_that_the_data_are_simulated_and_names_its_run(finished, run):
     card = finished.file("08_reporting", "sample", "model_card.html").read_text()
     assert "SIMULATED DATA" in card and run["run_id"] in card

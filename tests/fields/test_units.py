@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from weathermill.errors import UnitsError
@@ -123,4 +125,41 @@ def test_a_rate_of_precipitation_is_no_amount(units):
 @pytest.mark.parametrize(("units", "target"), [("K", "m"), ("furlongs per gallon of tea", "K"), ("m", "hPa")])
 def test_what_cannot_be_converted_is_refused_by_name(units, target):
     with pytest.raises(UnitsError, match=units.split()[0]):
+        linear_conversion(units, target)
+
+
+@pytest.mark.parametrize(
+    ("units", "target", "scale"),
+    [
+        ("0.1 K", "K", 0.1),
+        ("10 hPa", "Pa", 1000.0),
+        ("1e-5 s-1", "s-1", 1e-5),
+        ("10^-6 K m2 kg-1 s-1", "K m2 kg-1 s-1", 1e-6),
+        ("10**-5 s**-1", "s-1", 1e-5),
+        ("100*Pa", "Pa", 100.0),
+        ("mb/day", "Pa s-1", 100.0 / 86400.0),
+        ("[hPa]", "Pa", 100.0),
+        ("K (Kelvin)", "K", 1.0),
+        ("Percent (%)", "1", 0.01),
+    ],
+)
+def test_factors_before_units_and_units_said_twice(units, target, scale):
+    assert linear_conversion(units, target) == (pytest.approx(scale, rel=1e-12), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("units", "target"),
+    [
+        ("mm/month", "kg m-2 s-1"),
+        ("mm yr-1", "kg m-2 s-1"),
+        ("% %", "1"),
+        ("grad C", "K"),
+        ("0/1", "1"),
+        ("0.1 degC", "K"),
+        ("0 K", "K"),
+        ("1/8", "1"),
+    ],
+)
+def test_units_whose_size_is_not_certain_are_refused(units, target):
+    with pytest.raises(UnitsError, match=re.escape(repr(units))):
         linear_conversion(units, target)

@@ -79,11 +79,15 @@ def conversion_for(
     except UnitsError as error:
         equivalent = EQUIVALENTS.get(convention.name)
         if equivalent is None or offer.variable != convention.name:
-            raise UnitsError(f"{name}: {error.what}", where=offer.label, remedy=_remedy(name)) from error
+            raise UnitsError(
+                f"{name}: {error.what}", where=offer.label, remedy=_remedy(name, error)
+            ) from error
         try:
             scale, offset = linear_conversion(units, CONVENTIONS[equivalent[0]].units)
         except UnitsError:
-            raise UnitsError(f"{name}: {error.what}", where=offer.label, remedy=_remedy(name)) from error
+            raise UnitsError(
+                f"{name}: {error.what}", where=offer.label, remedy=_remedy(name, error)
+            ) from error
         factor = equivalent[1]
         tell(findings, "info", name, f"{offer.label} is in {units}: {equivalent[0]}, times {factor:.6g}")
     scale, offset = scale * factor, offset * factor
@@ -92,7 +96,9 @@ def conversion_for(
     return scale, offset, _resolution(offer, scale)
 
 
-def _remedy(name: str) -> str:
+def _remedy(name: str, error: UnitsError | None = None) -> str:
+    if error is not None and error.remedy and error.remedy != UnitsError.default_remedy:
+        return error.remedy
     return f"Correct the `units` attribute in the file, or give the units of {name} by the parameter `ingest.units`."
 
 

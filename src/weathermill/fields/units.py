@@ -12,6 +12,7 @@ from weathermill.errors import UnitsError
 # Whole texts, in lower case, that UDUNITS and pint do not know or know as something else (pint's mb is a millibarn,
 # its PA a petaampere, its k Boltzmann's constant).
 _SPELLINGS = {
+    "%": "percent",
     "mb": "hPa",
     "mbs": "hPa",
     "mbar": "hPa",
@@ -47,6 +48,8 @@ _SPELLINGS |= dict.fromkeys(_DIMENSIONLESS.split("|"), "1")
 _WORDS = {
     "pascal": "Pa",
     "hpa": "hPa",
+    "mb": "hPa",
+    "mbar": "hPa",
     "hectopascal": "hPa",
     "kpa": "kPa",
     "millibar": "hPa",
@@ -92,6 +95,14 @@ _OF_WATER = re.compile(
     r"^(?P<unit>\S+) (?:of )?(?:liquid )?(?:water|w\.?e\.?|lwe|h2o)(?: equiv(?:alent|\.)?)?$", re.IGNORECASE
 )
 _OF_GEOPOTENTIAL = re.compile(r"^geopotential (?P<unit>\S+)$", re.IGNORECASE)
+# K (Kelvin) and Percent (%) say one unit twice; [hPa] says it once.
+_TWICE = re.compile(r"^(?P<unit>[^()\[\]]+?) [(\[](?P<again>[^()\[\]]+)[)\]]$")
+_IN_BRACKETS = re.compile(r"^\[(?P<unit>[^\[\]]*[A-Za-z%][^\[\]]*)\]$")
+# UDUNITS allows a number before a unit: 0.1 K, 1e-5 s-1, 10^-6 kg kg-1.
+_SCALED = re.compile(
+    r"^(?P<factor>\d*\.?\d+(?:e[+-]?\d+)?|\d+\.e[+-]?\d+|10(?:\^|\*\*)[+-]?\d+)[ *.]?(?P<unit>(?!e[+-]?\d)/?[A-Za-z%°].*)$",
+    re.IGNORECASE,
+)
 
 _STANDARD_WATER_DENSITY = 1000.0
 # Cloud cover in eighths of the sky (WMO), and the potential vorticity unit.
@@ -108,6 +119,12 @@ def normalise_spelling(units: str) -> str:
         text = match["unit"]
     if known := _SPELLINGS.get(text.lower()):
         return known
+    if (match := _TWICE.match(text)) and normalise_spelling(match["unit"]) == normalise_spelling(
+        match["again"]
+    ):
+        return normalise_spelling(match["unit"])
+    if match := _IN_BRACKETS.match(text):
+        return normalise_spelling(match["unit"])
     # GRIB writes m**2 s**-2, GrADS m+2 s-2, CF m2 s-2.
     text = text.replace("**", "").replace("^", "")
     text = re.sub(r"(?<=[A-Za-z])\+(?=\d)", "", text)
@@ -150,7 +167,22 @@ def _parse(units: str):
 
 def _in_degrees(unit: Any) -> bool:
     """Whether a unit holds degrees of an angle (pint calls those of temperature degree_Celsius and the like)."""
-    return any("degree" in name and "degree_" not in name for name in unit._units)
+    return any(
+        ("degree" in name and "degree_" not in name) or name in ("grade", "turn", "arcminute", "arcsecond")
+        for name in unit._units
+    )
+
+
+def _refuse_uncertain(units: str, unit: Any) -> None:
+    """Refuse units whose size is not certain: months and years differ in length, and percents of percents are a slip."""
+    powers = {str(name): float(power) for name, power in unit._units.items()}
+    if any(name in ("month", "year") or name.endswith(("_month", "_year")) for name in powers):
+        raise UnitsError(
+            f"units {units!r} are not certain: months and years differ in length",
+            remedy="Divide by the length of each interval, and give the result in seconds, hours or days.",
+        )
+    if abs(powers.get("percent", 1.0)) != 1.0:
+        raise UnitsError(f"units {units!r} are not understood: they hold percent more than once")
 
 
 def _is_angle(unit: Any) -> bool:
@@ -179,7 +211,19 @@ def linear_conversion(units: str, target: str) -> tuple[float, float]:
     """
     if normalise_spelling(units) == normalise_spelling(target):
         return 1.0, 0.0
+    if match := _SCALED.match(" ".join(units.split())):
+        scale, offset = linear_conversion(match["unit"], target)
+        if offset != 0.0:
+            # 0.1 degC is a tenth of a degree above 0 degC by UDUNITS, and not by all who write it.
+            raise UnitsError(
+                f"units {units!r} are not certain: a factor before a unit with a zero of its own"
+            )
+        factor = float(re.sub(r"^10(?:\^|\*\*)", "1e", match["factor"]))
+        if factor == 0.0:
+            raise UnitsError(f"units {units!r} are not understood")
+        return factor * scale, 0.0
     source, goal = _parse(units), _parse(target)
+    _refuse_uncertain(units, source)
     registry = _registry()
     factor = 1.0
     if (_in_degrees(source) and not _is_angle(goal)) or (_in_degrees(goal) and not _is_angle(source)):

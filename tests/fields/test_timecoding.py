@@ -156,6 +156,12 @@ def test_time_zones_in_units_come_to_utc(ingested, units, expected):
     assert str(ingested([0.0, 6.0], units)[0][0]).startswith(expected)
 
 
+@pytest.mark.parametrize("zone", ["EST", "CET", "LST", "local time", "Europe/Berlin"])
+def test_time_zones_that_are_named_are_refused(ingested, zone):
+    with pytest.raises(CoordinateError, match=f"time zone {zone} is not certain"):
+        ingested([0.0, 6.0], f"hours since 2000-01-01 00:00:00 {zone}")
+
+
 def test_snapping_of_other_calendars_goes_through_midnight():
     day = cftime.datetime(2001, 2, 30, 23, 59, 59, 950000, calendar="360_day")
     (snapped,) = snap(np.array([day]), 0.06)

@@ -27,6 +27,9 @@ _SECONDS = {
     "s": 1.0,
 }
 
+# Names of zones that are UTC.
+_UTC = ("Z", "UTC", "UT", "GMT", "TZ")
+
 #: Rounded decimals are undone where they moved times by less than this many seconds.
 MOST_ROUNDED = 5.0
 
@@ -42,6 +45,7 @@ class TimeCoder(xr.coders.CFDatetimeCoder):
         units = variable.attrs.get("units")
         if not isinstance(units, str) or " since " not in units or variable.dtype.kind not in "iuf":
             return super().decode(variable, name)
+        _refuse_zone(units, str(name))
         # GrADS writes the year 1 with one digit, which xarray warns of.
         padded = re.sub(r"(?<= since )(\d{1,3})(?=-\d{1,2}-\d{1,2}\b(?!\d))", lambda m: m[1].zfill(4), units)
         if padded != units:
@@ -62,6 +66,18 @@ class TimeCoder(xr.coders.CFDatetimeCoder):
                     remedy="Cut those steps out of the file, or give them their times.",
                 )
         return super().decode(variable, name)
+
+
+def _refuse_zone(units: str, name: str) -> None:
+    """Refuse a reference date in a zone that is named (EST, CET), which readers of dates take for UTC."""
+    zone = re.search(
+        r"(?<![A-Za-z])([A-Za-z][A-Za-z/_ ]*)$", units.split(" since ", 1)[1].strip().rstrip(".")
+    )
+    if zone is not None and zone[1].upper() not in _UTC and re.search(r"\d", units):
+        raise CoordinateError(
+            f"the times {name} are in {units!r}, whose time zone {zone[1]} is not certain",
+            remedy="Give the file the offset from UTC in numbers, such as `hours since 1900-01-01 00:00:00 -05:00`.",
+        )
 
 
 def _whole_months(variable: xr.Variable, name: str, months: int) -> xr.Variable:

@@ -87,6 +87,11 @@ def test_a_fill_value_over_half_of_the_map_is_found_and_gaps_do_not_hide_it():
         ("2m_temperature", -9999.0, True),
         ("2m_temperature", -9999.0 + 273.15, True),  # in degrees Celsius once
         ("geopotential_500", -9999.0 * 9.80665, True),  # in gpm once, and hardly beyond the limits
+        ("2m_temperature", (-999.0 - 32.0) / 1.8 + 273.15, True),  # in degrees Fahrenheit once
+        ("total_precipitation", -9.999, True),  # in mm once, and within a hundred times the limits
+        ("precipitation_flux", -9999.0 / 86400.0, True),  # in mm day-1
+        ("total_cloud_cover", -99.99, True),  # in %
+        ("total_precipitation", 0.999, False),  # an extreme of weather, whatever number it is
         ("specific_humidity", 40.0, True),
         ("a_tracer", np.inf, True),
         ("a_tracer", -np.inf, True),

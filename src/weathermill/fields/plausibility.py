@@ -39,6 +39,20 @@ NOISE = 1.0e-12
 LIMITS = "plausible_range"
 
 _FILLS = np.array([999.0, 9999.0, 32767.0, 32768.0, 99999.0, 999999.0, 1.0e10, 1.0e15])
+# %, mm and g kg-1, mg kg-1, per day, per hour and km h-1, knots, by which canonical units are smaller numbers.
+_SHRINKING = (
+    0.1,
+    0.01,
+    1e-3,
+    1e-6,
+    1 / 86400,
+    1e-3 / 86400,
+    1 / 3600,
+    1e-3 / 3600,
+    1 / 3.6,
+    1852 / 3600,
+    100 / 3600,
+)
 # The largest size within a group of values that count as one number, by its smallest.
 _GROUP = 2.0
 _SAMPLE = 4096
@@ -142,17 +156,26 @@ def find_implausible(values: np.ndarray, limits: Limits) -> Implausible | None:
             return Implausible(what, (values < limits.low - reach) | (values > limits.high + reach))
     if not limits.given:
         for value in (low, high):
-            if _is_fill(value) and _stands_alone(values, value):
+            if _is_fill(value, beyond=not limits.low <= value <= limits.high) and _stands_alone(
+                values, value
+            ):
                 return Implausible(f"equal to the usual fill value {value:g}", values == value)
     return None if limits.known else _beyond_a_gap(values, max(abs(low), abs(high)))
 
 
-def _is_fill(value: float) -> bool:
-    """Whether a number is a usual fill value, or one in other units: gpm, hPa, km, degrees Celsius."""
-    sign = -1.0 if value < 0 else 1.0
-    forms = [scale * _FILLS for scale in (1.0, STANDARD_GRAVITY, 100.0, 1000.0)]
-    known = np.concatenate([*forms, _FILLS + sign * 273.15])
-    return bool((np.abs(abs(value) - known) <= 1.2e-7 * known).any())
+def _is_fill(value: float, *, beyond: bool) -> bool:
+    """Whether a number is a usual fill value, or one in other units: gpm, hPa, km, degrees Celsius.
+
+    Of values ``beyond`` the physical limits those count too that units make small, or shift: %, mm, g kg-1, mm day-1,
+    mm h-1, cm s-1, degrees Fahrenheit, knots. Within the limits such numbers may be weather.
+    """
+    fills = np.copysign(_FILLS, value)
+    forms = [scale * fills for scale in (1.0, STANDARD_GRAVITY, 100.0, 1000.0)] + [fills + 273.15]
+    if beyond:
+        forms += [scale * fills for scale in _SHRINKING]
+        forms += [(sign * _FILLS + 459.67) * 5.0 / 9.0 for sign in (-1.0, 1.0)]
+    known = np.concatenate(forms)
+    return bool((np.abs(value - known) <= 1.2e-7 * np.abs(known)).any())
 
 
 def _stands_alone(values: np.ndarray, value: float) -> bool:

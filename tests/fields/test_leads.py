@@ -188,6 +188,30 @@ def test_fields_without_the_lead_are_left_out_since_they_are_at_other_times(fore
     assert any("msl are left out: they have no step" in finding.message for finding in findings)
 
 
+@pytest.mark.parametrize(
+    "name", ["lead_day", "leadtime_hour", "forecastDay", "fcst_step", "prediction_offset"]
+)
+def test_leads_by_other_names_are_leads_too(forecasts, name):
+    fields, _ = fields_of(forecasts(name, leads=(3,), attrs={"units": "days"}))
+    assert fields.time.values[0] == START + 3 * DAY
+    with pytest.raises(CoordinateError, match=f"lead times \\({name}\\) have no units"):
+        fields_of(forecasts(name, leads=(3,), attrs={"long_name": "lead"}))
+
+
+def test_months_of_lead_are_refused_under_any_name(forecasts):
+    with pytest.raises(CoordinateError, match="units 'months', which are no length of time"):
+        fields_of(forecasts("leadtime_month", leads=(1,), attrs={"units": "months"}))
+
+
+def test_leads_before_the_start_are_selected_as_they_are_listed(forecasts):
+    source = forecasts(leads=(-6, 0, 6))
+    with pytest.raises(CoordinateError, match="{step: -6h}"):
+        fields_of(source)
+    fields, _ = fields_of(source, select={"step": "-6h"})
+    assert fields.time.values[0] == START - np.timedelta64(6, "h")
+    assert fields["2m_temperature"].values[0, 0, 0] == 200.0
+
+
 def test_a_member_is_selected_by_its_label(forecasts):
     source = forecasts("number", leads=(3, 5), attrs={"standard_name": "realization"})
     with pytest.raises(CoordinateError, match=r"2 ensemble members along number \(3, 5\)(.|\n)*{number: 3}"):

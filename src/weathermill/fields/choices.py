@@ -47,6 +47,10 @@ _LEADS = (
     "lead_hours",
     "fxx",
 )
+# Others are called by the product and by what they count: lead_day, leadtime_month, forecastMonth, fcst_step.
+_LEAD_WORDS = re.compile(
+    r"(^|_)(lead|leadtime)(_|$)|^(forecast|fcst|prediction)_?(hour|day|week|month|step|lead|offset)s?$"
+)
 # Lead dimensions whose name says the unit.
 _HOURLY = ("forecast_hour", "forecast_hours", "fhour", "fhours", "fcst_hour", "lead_hours", "fxx")
 _HOURS = {
@@ -143,7 +147,7 @@ def is_lead(name: str, variable: xr.Variable | xr.DataArray | None) -> bool:
             return False
         if re.fullmatch(r"forecast_time\d*", name.lower()):
             return _hours_per(str(variable.attrs.get("units", ""))) is not None
-    return name.lower() in _LEADS
+    return name.lower() in _LEADS or _LEAD_WORDS.search(name.lower()) is not None
 
 
 def is_member(name: str, variable: xr.Variable | xr.DataArray | None) -> bool:
@@ -235,7 +239,7 @@ def parse_duration(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     text = str(value).strip()
-    if match := re.fullmatch(r"([+]?\d+(?:\.\d*)?)\s*([A-Za-z]*)\.?", text):
+    if match := re.fullmatch(r"([+-]?\d+(?:\.\d*)?)\s*([A-Za-z]*)\.?", text):
         factor = _hours_per(match[2]) if match[2] else 1.0
         if factor is not None:
             return float(match[1]) * factor

@@ -131,3 +131,36 @@ def test_a_single_level_without_units_that_may_count_a_model_is_told(make_source
     assert any("may be numbers of model levels" in f.message and "{level: hPa}" in f.remedy for f in findings)
     fields = canonicalise([source], variables=["temperature"], units={"level": "hPa"})
     assert fields.level.values.tolist() == [100.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "attrs", "words"),
+    [
+        ([5.52, 6.21, 6.74], {"long_name": "log of pressure"}, "logarithms of pressure"),
+        ([5.52, 6.21, 6.74], {"long_name": "ln(pressure)"}, "logarithms of pressure"),
+        ([0.25, 0.5, 0.85], {"long_name": "pressure over surface pressure"}, "shares of a pressure"),
+        ([1, 2, 3], {"long_name": "index of pressure level"}, "model levels"),
+        ([25000, 50000, 85000], {"units": "hPa"}, "up to 85000 hPa, which no atmosphere has"),
+        ([0.0, 1500.0, 4000.0], {"units": "dbar"}, "up to 400000 hPa, which no atmosphere has"),
+    ],
+)
+def test_levels_that_speak_of_pressure_and_are_none_are_refused(make_source, values, attrs, words):
+    source = make_source(levels=(1.0, 2.0, 3.0)).assign_coords(level=("level", values, attrs))
+    with pytest.raises(CoordinateError, match=words):
+        canonicalise([source], variables=["temperature"])
+
+
+def test_levels_beyond_the_atmosphere_are_taken_in_the_units_that_are_said(make_source):
+    source = make_source().assign_coords(level=("level", [50000, 85000], {"units": "hPa"}))
+    fields = canonicalise([source], variables=["temperature"], units={"level": "Pa"})
+    assert fields.level.values.tolist() == [500.0, 850.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"), [([250, 500, 850], True), ([100, 200, 300], False), ([50000], False)]
+)
+def test_usual_numbers_of_hectopascals_that_are_said_to_be_pascals_are_told(values, told):
+    findings: list[Finding] = []
+    levels = levels_in_hectopascals(level(values, units="Pa"), "x", findings)
+    assert levels.tolist() == [value / 100.0 for value in values]
+    assert [finding.severity for finding in findings] == ["warning"] * told

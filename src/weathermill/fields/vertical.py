@@ -68,13 +68,17 @@ _BY_STANDARD_NAME = (
 )
 # Words of a long name that hold whatever the units say: nominal pressures of model levels are no pressure levels.
 _BY_WORDS = (
+    (re.compile(r"\b(log|ln|logarithm|logarithmic)\b.*pressure|pressure.*\blog"), "logarithms of pressure"),
     (re.compile(r"\bsigma\b(?!.*pressure)"), "sigma levels"),
     (re.compile(r"hybrid|sigma|\beta\b|model[ _-]?lev|terrain"), "model levels"),
     (re.compile(r"\btheta\b|isentrop|potential temperature"), "levels of potential temperature"),
 )
 # Words that hold where the units are no pressure.
 _BY_OTHER_WORDS = (
-    (re.compile(r"\bmodel\b|\blayer\b|level (number|index)|generali[sz]ed vertical"), "model levels"),
+    (
+        re.compile(r"\bmodel\b|\blayer\b|\b(number|index|indices|count)\b|generali[sz]ed vertical"),
+        "model levels",
+    ),
     (re.compile(r"height|altitude|elevation"), "heights"),
     (re.compile(r"depth|soil"), "depths"),
 )
@@ -92,68 +96,15 @@ _COUNTS = (
 )
 
 # Levels in hPa that are in common use; ERA5's 37 and those of other centres.
-_USUAL = frozenset(
-    map(
-        float,
-        [
-            "1",
-            "2",
-            "3",
-            "5",
-            "7",
-            "10",
-            "15",
-            "20",
-            "30",
-            "40",
-            "50",
-            "70",
-            "80",
-            "100",
-            "115",
-            "125",
-            "130",
-            "150",
-            "170",
-            "175",
-            "200",
-            "225",
-            "250",
-            "275",
-            "300",
-            "325",
-            "350",
-            "375",
-            "400",
-            "425",
-            "450",
-            "475",
-            "500",
-            "525",
-            "550",
-            "575",
-            "600",
-            "625",
-            "650",
-            "675",
-            "700",
-            "725",
-            "750",
-            "775",
-            "800",
-            "825",
-            "850",
-            "875",
-            "900",
-            "925",
-            "950",
-            "975",
-            "1000",
-        ],
-    )
-)
+_UPPER = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 80, 100, 115, 125, 130, 150, 170)
+_USUAL = frozenset(map(float, (*_UPPER, *range(175, 1001, 25))))
 # The most levels that a model numbers: numbers up to here may be levels of a model, or the uppermost hPa.
 _MOST_MODEL_LEVELS = 200.0
+
+# hPa; no level of any weather model lies as deep, and in the ocean 2 m of water do.
+_HIGHEST_PRESSURE = 1200.0
+# Pa; levels in hPa that are said to be in Pa end here, far up in the stratosphere.
+_SAID_IN_PASCALS = (500.0, 1100.0)
 
 _TEXT = re.compile(r"^\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*$")
 
@@ -227,7 +178,7 @@ def vertical_of(name: Hashable, variable: xr.Variable | xr.DataArray | None) -> 
         return _NO_VERTICAL
     units = str(attrs.get("units", "")).strip()
     if is_pressure_unit(units):
-        return Vertical(True)
+        return _within_the_atmosphere(lower, units, np.asarray(variable.values, dtype=np.float64).reshape(-1))
     candidate = standard_name == "air_pressure" or lower in (*PLAIN_NAMES, *_PRESSURE_NAMES)
     if not candidate and attrs.get("axis") != "Z":
         return _NO_VERTICAL
@@ -250,6 +201,18 @@ def vertical_of(name: Hashable, variable: xr.Variable | xr.DataArray | None) -> 
     return _by_values(lower, np.asarray(variable.values, dtype=np.float64).reshape(-1), said)
 
 
+def _within_the_atmosphere(lower: str, units: str, values: np.ndarray) -> Vertical:
+    """Say that levels in units of pressure are pressures, unless no atmosphere has them: depths in dbar, Pa for hPa."""
+    highest = float(np.nanmax(values, initial=0.0)) * linear_conversion(units, "hPa")[0]
+    if highest <= _HIGHEST_PRESSURE:
+        return Vertical(True)
+    return Vertical(
+        False,
+        f"levels of up to {highest:g} hPa, which no atmosphere has",
+        f"If their units are others than {units!r}, set ingest.units to {{{lower}: Pa}} or what they are.",
+    )
+
+
 def _by_values(lower: str, values: np.ndarray, said: bool) -> Vertical:
     """Judge levels without units by their values; ``said`` where the name or attributes speak of pressure."""
     if lower in ("isobaricinhpa", "isobaricinpa"):
@@ -259,6 +222,12 @@ def _by_values(lower: str, values: np.ndarray, said: bool) -> Vertical:
     low, high = float(values.min()), float(values.max())
     remedy = f"If they are pressures, set ingest.units to {{{lower}: hPa}}"
     whole = bool(np.all(values == np.round(values)))
+    if said and high <= 1.1:
+        return Vertical(
+            False,
+            f"levels from {low:g} to {high:g} without units, which may be shares of a pressure",
+            remedy + ".",
+        )
     if said:
         return Vertical(True, unit="Pa" if high > 1100.0 else "hPa")
     if high <= 1.1:
@@ -370,6 +339,21 @@ def levels_in_hectopascals(
         units = vertical.unit or "hPa"
         tell(findings, "info", "level", f"{source} gives no unit for its levels; {units} is assumed")
     scale, offset = linear_conversion(units, "hPa")
+    low, high = _SAID_IN_PASCALS
+    if (
+        abs(scale - 0.01) < 1e-9
+        and values.size
+        and low <= values.max() <= high
+        and set(values.tolist()) <= _USUAL
+    ):
+        tell(
+            findings,
+            "warning",
+            "level",
+            f"{source}: the levels run from {values.min() * scale:g} to {values.max() * scale:g} hPa, since they are said"
+            f" to be in {units}",
+            f"If they are in hPa, set ingest.units to {{{name}: hPa}}.",
+        )
     return np.round(values * scale + offset, 6)
 
 

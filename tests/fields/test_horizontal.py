@@ -157,3 +157,17 @@ def test_fill_values_in_maps_of_longitude_are_refused():
     source["geolon"].values[0, 0] = 1e20
     with pytest.raises(CoordinateError, match="longitudes run from 10 to 1e"):
         standardise(source, "x")
+
+
+@pytest.mark.parametrize(
+    ("north", "east"),
+    [("degrees_south", "degrees_east"), ("degrees_north", "degrees west"), ("degN", "degW")],
+)
+def test_degrees_to_the_south_and_west_are_refused(make_source, north, east):
+    source = make_source()
+    source.latitude.attrs["units"], source.longitude.attrs["units"] = north, east
+    with pytest.raises(CoordinateError, match="to the west or south is not certain"):
+        canonicalise([source], variables=["temperature"])
+    said = {"latitude": "degrees_north", "longitude": "degrees_east"}
+    fields = canonicalise([source], variables=["temperature"], units=said)
+    assert fields.longitude.values[0] == 0.0

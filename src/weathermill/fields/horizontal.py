@@ -12,6 +12,9 @@ from weathermill.errors import CoordinateError
 _RADIANS = re.compile(r"^rad(ian)?s?([_ ](north|east))?$")
 # Rows and columns of maps that are compared with axes.
 _SAMPLE = 100
+# CF knows such units of neither; files with negative western longitudes have them as well as files with positive ones.
+_BACKWARDS = re.compile(r"(?i:[ _][sw]|south|west)$|[a-z°º]W$|[eg°º]S$")
+_ONWARD = {"latitude": "north", "longitude": "east"}
 _DEGREES = re.compile(r"deg|°|º", re.IGNORECASE)
 
 
@@ -29,6 +32,13 @@ def require_angle(axis: str, name: str, variable: xr.Variable | xr.DataArray, so
         With the units.
     """
     units = str(variable.attrs.get("units", "")).strip()
+    if _BACKWARDS.search(units):
+        raise CoordinateError(
+            f"{axis} ({name}) is in {units!r}, and whether its numbers increase to the west or south is not certain",
+            where=source,
+            remedy=f"If they increase to the {_ONWARD[axis]}, set ingest.units to {{{name}: degrees_{_ONWARD[axis]}}}; if"
+            " not, change their sign in the file.",
+        )
     if not units or is_radian(units) or _DEGREES.search(units) or units in ("1", "none", "unknown"):
         return
     # A unit that is no length, such as "grid", may be a slip of the pen beside a standard name.

@@ -205,7 +205,7 @@ def test_months_of_lead_are_refused_under_any_name(forecasts):
 
 def test_leads_before_the_start_are_selected_as_they_are_listed(forecasts):
     source = forecasts(leads=(-6, 0, 6))
-    with pytest.raises(CoordinateError, match="{step: -6h}"):
+    with pytest.raises(CoordinateError, match=r"{step: -6h}"):
         fields_of(source)
     fields, _ = fields_of(source, select={"step": "-6h"})
     assert fields.time.values[0] == START - np.timedelta64(6, "h")

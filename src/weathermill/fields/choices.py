@@ -30,23 +30,7 @@ _MEMBERS = (
     "ens",
     "sample",
 )
-_LEADS = (
-    "step",
-    "prediction_timedelta",
-    "lead_time",
-    "leadtime",
-    "lead",
-    "forecast_period",
-    "forecast_lead_time",
-    "forecast_lead",
-    "forecast_hour",
-    "forecast_hours",
-    "fhour",
-    "fhours",
-    "fcst_hour",
-    "lead_hours",
-    "fxx",
-)
+_LEADS = ("step", "prediction_timedelta", "forecast_period", "fhour", "fhours", "fxx")
 # Others are called by the product and by what they count: lead_day, leadtime_month, forecastMonth, fcst_step.
 _LEAD_WORDS = re.compile(
     r"(^|_)(lead|leadtime)(_|$)|^(forecast|fcst|prediction)_?(hour|day|week|month|step|lead|offset)s?$"

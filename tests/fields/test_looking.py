@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from weathermill.errors import SourceNotFoundError
+from weathermill.fields.choices import SourceOptions
 from weathermill.fields.looking import look_at
 
 
@@ -54,3 +55,27 @@ def test_different_grids_are_seen_without_sampling(tmp_path, make_source):
     assert look.report is None and "2 different grids" in look.to_text()
     with pytest.raises(SourceNotFoundError):
         look_at(tmp_path / "c.nc")
+
+
+@pytest.mark.parametrize(
+    ("values", "attrs", "words"),
+    [
+        ([f"2020-01-0{day}" for day in range(1, 7)], {}, "time, which holds texts such as '2020-01-01'"),
+        (np.arange(2020010100, 2020010106), {}, "time with the units 'none'"),
+        (np.arange(20200101.0, 20200107.0), {"units": "day as %Y%m%d.%f"}, "time with the units 'day as"),
+    ],
+)
+def test_times_that_cannot_be_decoded_are_an_error_with_the_way_out(
+    tmp_path, make_source, values, attrs, words
+):
+    source = make_source(levels=None, names=("t2m",)).assign_coords(time=("time", values, attrs))
+    source.to_netcdf(tmp_path / "x.nc")
+    (error,) = look_at(tmp_path / "x.nc").errors
+    assert words in error.message and "hours since" in error.remedy
+
+
+def test_a_choice_that_no_source_has_is_the_one_error(tmp_path, make_source):
+    source = make_source(levels=None, names=("t2m",)).expand_dims(number=[0, 1])
+    source.to_netcdf(tmp_path / "x.nc")
+    (error,) = look_at(tmp_path / "x.nc", options=SourceOptions(select={"number": 7})).errors
+    assert "asks for number: 7, and the sources hold 0, 1" in error.message

@@ -38,6 +38,7 @@ from weathermill.fields.layout import HorizontalOrder, level_reading, steps_per_
 from weathermill.fields.other_times import tell_other_times
 from weathermill.fields.recognition import Offer
 from weathermill.fields.survey import (
+    DECODABLE,
     Source,
     find_offers,
     level_text,
@@ -277,7 +278,7 @@ def _piece(offer, source, name, start, stop, levels, overrides, findings) -> Pie
         raise CoordinateError(
             f"the times of {name} cannot be decoded: {source.undecoded}",
             where=offer.label,
-            remedy="Give the time units of the form `hours since 1900-01-01`.",
+            remedy=DECODABLE,
         )
     if source.times.size == 0:
         raise CoordinateError(

@@ -211,10 +211,15 @@ def _counts_pressure(dataset: xr.Dataset, name: str, variable: xr.Variable) -> b
 
 
 def undecoded_time(dataset: xr.Dataset) -> str | None:
-    """Return what a numeric time coordinate says of its units, where there is one, or None."""
+    """Return what a time coordinate of numbers says of its units, or that it holds texts; None where there is none."""
     for name in dataset.coords:
         variable = dataset.variables[name]
-        if str(name).lower() in _NAMES[TIME] and np.issubdtype(variable.dtype, np.number):
+        if str(name).lower() not in _NAMES[TIME]:
+            continue
+        if variable.dtype.kind in "OUS" and variable.size and not is_time_like(variable):
+            first = np.atleast_1d(variable.values).reshape(-1)[0]
+            return f"{name}, which holds texts such as {(first.decode() if isinstance(first, bytes) else str(first))!r}"
+        if np.issubdtype(variable.dtype, np.number):
             return f"{name} with the units {variable.attrs.get('units', 'none')!r}"
     return None
 

@@ -113,13 +113,12 @@ def look_at(
     findings, report = [*expanded, *seen.findings], None
     proposed = seen.parameters()
     nothing = nothing_to_ingest(seen)
-    if nothing:
-        findings.append(nothing)
     if not any(finding.severity == "error" for finding in seen.findings):
         try:
             if nothing:
-                # A name or choice that no source has may be why.
+                # A name or choice that no source has may be why; then that is said, and not what it leads to.
                 survey(opened.datasets, opened.names, Held(""), options or SourceOptions())
+                findings.append(nothing)
             else:
                 report = (check or ingest_sample)(opened, proposed, sample_steps, findings)
         except WeathermillError as error:

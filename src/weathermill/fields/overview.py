@@ -15,7 +15,7 @@ from weathermill.extent import is_global_longitude, is_globe
 from weathermill.fields.choices import Choice, SourceOptions, is_lead
 from weathermill.fields.findings import Finding
 from weathermill.fields.geometry import has_pole_points
-from weathermill.fields.survey import ONE_CALENDAR, Source, calendar_fault
+from weathermill.fields.survey import DECODABLE, ONE_CALENDAR, Source, calendar_fault
 from weathermill.fields.timeaxis import calendar_of, first_text, gaps, usual_step
 from weathermill.fields.vocabulary import CONVENTIONS
 from weathermill.fields.wind_axes import settle_winds
@@ -265,7 +265,9 @@ def _time(surveyed: Sequence[Source], findings: list[Finding]) -> dict[str, Any]
     axes = []
     for source in surveyed:
         if source.undecoded:
-            findings.append(Finding("error", "time", f"{source.name}: cannot decode {source.undecoded}"))
+            findings.append(
+                Finding("error", "time", f"{source.name}: cannot decode {source.undecoded}", DECODABLE)
+            )
         if source.times.size:
             axes.append(source.times[source.positions(None, None)])
     if not axes:

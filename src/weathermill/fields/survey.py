@@ -23,7 +23,8 @@ from weathermill.fields.wind_axes import settle_winds
 
 _AS_THEY_ARE = SourceOptions()
 
-#: What to do about sources of several calendars.
+#: What to do about times that cannot be decoded, and about sources of several calendars.
+DECODABLE = "Give the time units of the form `hours since 1900-01-01`."
 ONE_CALENDAR = "Ingest the sources of each calendar by themselves, as cases of their own."
 
 

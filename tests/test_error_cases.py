@@ -684,7 +684,7 @@ def damaged_checkpoints(here):
         logging.disable(logging.NOTSET)
 
 
-@case(errors.CheckpointError, "another training", "batch_size: 4 then, 2 now", "without `resume`")
+@case(errors.CheckpointError, "another training", "batch_size: 4 then, 2 now", "`train.resume=false`")
 def checkpoint_of_another_training(here):
     store = here.store()
     train_again(here, store)

@@ -22,6 +22,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
 
 
+@pytest.fixture(scope="session")
+def made_database(tmp_path_factory):
+    """An MLflow database without runs, to be copied: MLflow takes seconds to make one."""
+    from weathermill.tracking.database import make_database
+
+    path = tmp_path_factory.mktemp("database") / "runs.db"
+    make_database(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture(autouse=True)
 def no_store_in_the_environment():
     """`mlflow.set_tracking_uri` leaves it there, where the next test would take it for what the user has set."""

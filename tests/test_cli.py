@@ -42,9 +42,8 @@ def test_memory_is_predicted_by_part_without_a_gpu():
 
 @pytest.mark.parametrize(("gib", "words"), [(80, "largest that fits is"), (0.01, "What would fit")])
 def test_memory_says_what_fits(gib, words):
-    result = run(
-        "memory", "--grid", "31x60", "--channels", "9", "--base-channels", "8", "--device-memory", str(gib)
-    )
+    small = ("--grid", "16x30", "--channels", "3", "--base-channels", "4", "--depth", "1")
+    result = run("memory", *small, "--device-memory", str(gib))
     assert result.exit_code == 0, result.output
     assert words in result.output
 

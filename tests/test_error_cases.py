@@ -901,7 +901,7 @@ def no_initial_times(here):
     from weathermill.parameters import ForecastParameters, RegridParameters
     from weathermill.pipelines.forecast.nodes import make_forecasts
 
-    make_forecasts(None, None, RegridParameters(), ForecastParameters())
+    make_forecasts(None, None, RegridParameters(), ForecastParameters(), None, None)
 
 
 @case(errors.ParameterError, "cannot have -1 steps")
@@ -1063,23 +1063,12 @@ def flipped_bit_in_a_store_of_fields(here):
         raise known_error(error) from error
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """MLflow takes seconds to make a database; one that is copied does for all."""
-    import mlflow
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.set_tracking_uri(f"sqlite:///{path}")
-    mlflow.search_experiments()
-    return path
-
-
 @pytest.mark.parametrize(("error", "names", "where", "function"), CASES)
 def test_the_error_says_what_where_and_what_to_do(
     tmp_path, monkeypatch, request, error, names, where, function
 ):
     if "run" in function.__name__.split("_"):
-        shutil.copy(request.getfixturevalue("empty_database"), tmp_path / "mlflow.db")
+        shutil.copy(request.getfixturevalue("made_database"), tmp_path / "mlflow.db")
     with pytest.raises(Exception) as caught:
         function(Here(tmp_path, monkeypatch))
     # Kedro wraps what datasets raise.

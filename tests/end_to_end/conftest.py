@@ -112,10 +112,11 @@ def small_settings() -> dict[str, Any]:
 
 
 @pytest.fixture
-def project(tmp_path, small_sample):
+def project(tmp_path, small_sample, made_database):
     """Make the project with the small cut and small settings."""
     here = Path.cwd()
     project = Project(tmp_path / "project")
+    shutil.copy(made_database, project.path / "mlflow.db")
     shutil.copy(small_sample, project.file("01_raw", "speedy_t21_sample.nc"))
     project.configure(**SMALL)
     yield project
@@ -124,7 +125,7 @@ def project(tmp_path, small_sample):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, small_sample):
-    """A project whose whole pipeline has run once."""
+    """A project whose whole pipeline has run once, and has made its database."""
     here = Path.cwd()
     project = Project(tmp_path_factory.mktemp("finished") / "project")
     shutil.copy(small_sample, project.file("01_raw", "speedy_t21_sample.nc"))

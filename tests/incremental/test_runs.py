@@ -34,8 +34,10 @@ def make_project():
 
 
 @pytest.fixture
-def project(tmp_path, make_project):
-    return make_project(tmp_path / "project", steps=24)
+def project(tmp_path, make_project, made_database):
+    project = make_project(tmp_path / "project", steps=24)
+    shutil.copy(made_database, project.path / "mlflow.db")
+    return project
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import mlflow
 import numpy as np
 import pandas as pd
@@ -46,9 +48,10 @@ def make_scores(noise, *, n_init=24, start="2001-01-01", shape=SHAPE, seed=0, fr
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """One store for all tests: making a new one takes seconds."""
+def store(tmp_path_factory, made_database):
+    """One store for all tests."""
     folder = tmp_path_factory.mktemp("store")
+    shutil.copy(made_database, folder / "runs.db")
     before = mlflow.get_tracking_uri()
     settings = TrackingSettings(tracking_uri="sqlite:///runs.db", artifact_location="artifacts")
     yield folder, runs.connect(settings, folder)

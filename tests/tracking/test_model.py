@@ -57,9 +57,10 @@ def network(seed):
 
 
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory):
+def logged(tmp_path_factory, made_database):
     """A store with two registered versions; the alias points to the second."""
     folder = tmp_path_factory.mktemp("store")
+    shutil.copy(made_database, folder / "runs.db")
     before = mlflow.get_tracking_uri()
     settings = TrackingSettings(tracking_uri="sqlite:///runs.db", artifact_location="artifacts")
     experiment = runs.connect(settings, folder)

@@ -160,6 +160,7 @@ class MLflowHook:
     ) -> None:
         """Start the run, or go on with the one whose training is resumed; without the server, if need be."""
         self._catalog, self._logged_inputs, self._run, self._status = catalog, set(), None, ""
+        self._run_params = run_params
         if not self._settings.enabled or not pipeline.nodes:
             return
         names = run_params.get("pipeline_names") or ["__default__"]
@@ -187,6 +188,15 @@ class MLflowHook:
         tracker.log_dict(runs.software_versions(), "software.json")
         tracker.log_dict(description_of(run_params, self._raw_parameters, plan), DESCRIPTION)
         self._log_upstream(pipeline)
+
+    def _tell_what_was_left_out(self) -> None:
+        """Correct what was said of nodes that turned out to stand, once what they are made of had been made again."""
+        plan = self._incremental.plan if self._incremental is not None else []
+        if self._tracker is None or not any(entry.unless_equal and not entry.runs for entry in plan):
+            return
+        ran = " ".join(entry.node.name for entry in plan if entry.runs)
+        self._tracker.set_tags({"stages.run": ran[:5000]})
+        self._tracker.log_dict(description_of(self._run_params, self._raw_parameters, plan), DESCRIPTION)
 
     def _begin(self, name: str, tags: dict[str, str], continue_run: str | None) -> MLflowTracker:
         """Begin a run in MLflow; locally where that cannot be now, because no work may wait for it.
@@ -314,6 +324,7 @@ class MLflowHook:
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Close the run as FINISHED and print the summary of an evaluation."""
+        self._tell_what_was_left_out()
         self._end("FINISHED")
         if "summary" in pipeline.all_outputs():
             print_in_any_locale()

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from weathermill.configuration import require_device
 from weathermill.datasets.checkpoints import CheckpointsDataset
 from weathermill.datasets.local import LocalDataset, remove
 from weathermill.errors import ResourceError
+from weathermill.incremental.contents import contents_of, is_made_of_the_same
 from weathermill.incremental.ending import Progress
 from weathermill.incremental.inputs import require_inputs
 from weathermill.incremental.locks import StoreLocks, remove_stale
@@ -214,7 +216,7 @@ class IncrementalHook:
     def _adopt_equals(self) -> bool:
         adopted = False
         for entry in self.plan:
-            if entry.runs and entry.reason != "forced":
+            if entry.runs and entry.reason != "forced" and not entry.unless_equal:
                 outputs = {name: path for name in entry.node.outputs if (path := self._path(name))}
                 adopted |= adopt(entry, outputs)
         return adopted
@@ -243,6 +245,19 @@ class IncrementalHook:
         if path is not None and not isinstance(self._dataset(dataset_name), LocalDataset):
             remove_record(path)
             unshare(path)
+
+    def _makers(self) -> dict[str, Node]:
+        return {name: entry.node for entry in self.plan for name in entry.node.outputs}
+
+    def leave_out_if_equal(self, entry: NodePlan) -> bool:
+        """Leave a node out of the plan if what it is made of was made again with the same bytes; say whether it was."""
+        if not is_made_of_the_same(entry, self._makers(), self._path):
+            return False
+        reason = "what it is made of came out with the same bytes"
+        logger.info("%s: skipped; %s", entry.node.name, reason)
+        left_out = replace(entry, runs=False, reason=reason)
+        self.plan = [left_out if other.node.name == entry.node.name else other for other in self.plan]
+        return True
 
     def _entry(self, node: Node) -> NodePlan | None:
         return next((entry for entry in self.plan if entry.node.name == node.name), None)
@@ -298,10 +313,11 @@ class IncrementalHook:
                 files=files,
                 peak_memory=peak,
                 execution=self._execution,
+                contents=contents_of(node, self._makers(), self._path),
             )
             write_record(path, record)
         complete = self._made.keys() >= set(node.outputs)
-        if complete:
+        if complete and node.name not in self._complete:
             self._complete.append(node.name)
         if tracker is not None and complete:
             measured = {"seconds": seconds, "peak_memory_gib": peak / 2**30}

@@ -37,6 +37,8 @@ WITHOUT_EFFECT = {
     }
 }
 
+#: Why a node runs of which nothing is kept.
+ASKED = "what it makes is kept in memory only and is asked for"
 #: The part of a fingerprint that tells a network that was resumed with other parameters, data or code.
 HISTORY = "training history"
 #: The parts of a fingerprint that are code: the node's, that of the dataset types that it reads and writes through, and
@@ -68,6 +70,9 @@ class NodePlan:
         The fingerprints of what they are made of: each input, and the code.
     records
         The records of those outputs that stand.
+    unless_equal
+        Whether it only runs because something that it is made of is made again, of the same: it stands if that comes out
+        with the same bytes.
     """
 
     node: Node
@@ -76,6 +81,12 @@ class NodePlan:
     fingerprints: Mapping[str, str]
     parts: Mapping[str, str]
     records: Mapping[str, Record] = field(default_factory=dict)
+    unless_equal: bool = False
+
+    @property
+    def why(self) -> str:
+        """The reason, and on what it depends."""
+        return self.reason + "; skipped if that comes out with the same bytes" * self.unless_equal
 
 
 def plan_for(
@@ -201,6 +212,7 @@ def make_plan(
     known: dict[str, str] = {}
     plans: dict[str, NodePlan] = {}
     moved: set[str] = set()
+    forced_anew: set[str] = set()
     for node in pipeline.nodes:
         parts = {name: _input_fingerprint(name, known, catalog, parameters) for name in node.inputs}
         parts |= _code_parts(node, catalog, parameters, node_digest)
@@ -221,8 +233,12 @@ def make_plan(
             reason = "forced" if forced else _reason_to_run(on_disk, records, known, parts, upstream)
             if not reason and (elsewhere := _elsewhere(node, catalog)):
                 reason = f"{elsewhere[0]} is not on the local disk, where records are kept"
+        # What lies downstream of a forced node is to run in any case.
+        if forced or forced_anew & set(node.inputs):
+            forced_anew |= set(node.outputs)
+        remade = bool(reason) and bool(upstream) and reason == _made_anew(upstream)
         if not reason and node.name in asked:
-            reason = "what it makes is kept in memory only and is asked for"
+            reason = ASKED
         if reason or (upstream and not on_disk):
             moved |= set(node.outputs)
         plans[node.name] = NodePlan(
@@ -232,6 +248,7 @@ def make_plan(
             fingerprints={name: known[name] for name in node.outputs},
             parts=parts,
             records={name: record for name, record in records.items() if record},
+            unless_equal=remade and not forced_anew & set(node.inputs),
         )
     wanted = {name for name, plan in plans.items() if plan.runs and name in chosen}
     needed = _with_suppliers(pipeline, catalog, wanted)
@@ -324,7 +341,11 @@ def _reason_to_run(
             return "changed: " + ", ".join(_IN_WORDS.get(key, key) for key in changed)
     if len({record.execution for record in records.values() if record and record.execution}) > 1:
         return f"{' and '.join(records)} were not made together"
-    return f"{upstream[0]} is made anew" if upstream and on_disk else ""
+    return _made_anew(upstream) if upstream and on_disk else ""
+
+
+def _made_anew(upstream: list[str]) -> str:
+    return f"{upstream[0]} is made anew"
 
 
 def _reason_to_stand(records: Mapping[str, Record | None]) -> str:

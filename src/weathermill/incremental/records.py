@@ -42,6 +42,9 @@ class Record:
         The most host memory that the process held while the node ran and saved, in bytes; 0 where not known.
     execution
         The same for all outputs that one execution of the node made; empty where not known.
+    contents
+        Hashes of the bytes of the outputs on disk that it was made of, by name, also through datasets in memory; empty
+        where not known.
     """
 
     fingerprint: str
@@ -54,6 +57,13 @@ class Record:
     files: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     peak_memory: int = 0
     execution: str = ""
+    contents: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def content(self) -> str:
+        """Hash of the names and bytes of its files; empty where they are not known."""
+        sums = sorted((name, digest) for name, (_, digest) in self.files.items())
+        return hashlib.sha256(json.dumps(sums).encode()).hexdigest() if sums else ""
 
     @property
     def age(self) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
@@ -17,8 +18,9 @@ from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner, Threa
 from pluggy import PluginManager
 
 from weathermill.errors import ConfigurationError
+from weathermill.incremental.contents import in_batches
 from weathermill.incremental.hook import IncrementalHook
-from weathermill.incremental.plan import plan_for
+from weathermill.incremental.plan import NodePlan, plan_for
 from weathermill.incremental.selection import in_memory
 
 logger = logging.getLogger(__name__)
@@ -77,14 +79,21 @@ def _run_what_must(
             logger.info("%s: skipped; %s", entry.node.name, entry.reason)
     todo = [entry for entry in plan if entry.runs]
     for entry in todo:
-        logger.info("%s: to run; %s", entry.node.name, entry.reason)
+        logger.info("%s: to run; %s", entry.node.name, entry.why)
     if "only_missing_outputs" in kwargs:
         # The plan has heeded it.
         kwargs["only_missing_outputs"] = False
+    made: dict[str, Any] = {}
+
+    def run(nodes: list[Node]) -> None:
+        made.update(_kedros_own_run()(runner, Pipeline(nodes), catalog, hook_manager, *args, **kwargs))
+
     try:
-        made = _kedros_own_run()(
-            runner, Pipeline([entry.node for entry in todo]), catalog, hook_manager, *args, **kwargs
-        )
+        if hook is not None and any(entry.unless_equal for entry in todo):
+            with _kept_between_calls(todo, pipeline, catalog):
+                in_batches(plan, lambda name: in_memory(name, catalog), run, hook.leave_out_if_equal)
+        else:
+            run([entry.node for entry in todo])
     except BaseException as error:
         if hook is not None:
             hook.release()
@@ -95,6 +104,24 @@ def _run_what_must(
         raise
     standing = {name: catalog[name] for name in pipeline.outputs() if not in_memory(name, catalog)}
     return standing | {name: dataset for name, dataset in made.items() if name in pipeline.outputs()}
+
+
+@contextlib.contextmanager
+def _kept_between_calls(todo: list[NodePlan], pipeline: Pipeline, catalog: DataCatalog) -> Iterator[None]:
+    """Keep datasets in memory, of which Kedro lets go where no later node of the same call reads them."""
+    made = {
+        name for entry in todo for name in entry.node.outputs if name in catalog and in_memory(name, catalog)
+    }
+    kept = {name: catalog.get(name) for name in made}
+    for dataset in kept.values():
+        dataset.release = lambda: None
+    try:
+        yield
+    finally:
+        for name, dataset in kept.items():
+            del dataset.release
+            if name not in pipeline.outputs():
+                dataset.release()
 
 
 def refuse_pools(runner: type[AbstractRunner]) -> None:

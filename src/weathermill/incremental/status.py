@@ -65,7 +65,7 @@ def describe_plan(
         if entry.runs or entry.records:
             memory = needs.memory.get(entry.node.name) if entry.runs else None
             about = f" (about {memory / 2**20:,.0f} MiB of memory)" if memory is not None else ""
-            lines.append(f"{'run ' if entry.runs else 'skip'}  {entry.node.name}: {entry.reason}{about}")
+            lines.append(f"{'run ' if entry.runs else 'skip'}  {entry.node.name}: {entry.why}{about}")
     if needs.disk:
         lines.append(f"disk  at most {sum(needs.disk.values()) / 2**20:,.1f} MiB will be written")
     return "\n".join(lines)

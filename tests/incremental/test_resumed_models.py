@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from kedro.framework.hooks.manager import _create_hook_manager
@@ -13,8 +15,9 @@ from weathermill.datasets import CheckpointsDataset, ForecasterDataset, TensorSt
 from weathermill.errors import CheckpointError, NonFiniteError
 from weathermill.incremental import plan as plan_module
 from weathermill.incremental.hook import IncrementalHook
-from weathermill.incremental.records import read_record, stored_record
+from weathermill.incremental.records import read_record, remove_record, stored_record
 from weathermill.incremental.runner import IncrementalRunner
+from weathermill.incremental.sharing import adopt_checkpoints
 from weathermill.parameters import validate_parameters
 from weathermill.pipelines.train.nodes import history_tags, train_network
 from weathermill.tensors.channels import Channel, ChannelTable
@@ -54,10 +57,11 @@ def write_tensors(path):
 class Training:
     """tensors -> train -> model, training_history -> judge -> verdict, by the project's hook and runner."""
 
-    def __init__(self, folder):
-        self.folder = folder / "layer" / "case"
-        self.folder.mkdir(parents=True)
-        write_tensors(self.folder / "tensors")
+    def __init__(self, folder, case="case"):
+        self.folder = folder / "layer" / case
+        if not (self.folder / "tensors").exists():
+            self.folder.mkdir(parents=True)
+            write_tensors(self.folder / "tensors")
         self.pipeline = Pipeline(
             [
                 Node(
@@ -207,3 +211,61 @@ def test_other_code_at_the_resumption_is_told_in_the_identity(trained, monkeypat
     assert "its code" in reasons["train"]
     assert trained.record().parts[plan_module.HISTORY]
     assert trained.run(resume=True, epochs=3, learning_rate=1e-3) == {}
+
+
+@pytest.fixture
+def renamed(tmp_path):
+    """A case with a model and checkpoints, and the same case under another name, which has the tensors only."""
+
+    def rename():
+        shutil.copytree(tmp_path / "layer" / "case" / "tensors", tmp_path / "layer" / "renamed" / "tensors")
+        return Training(tmp_path, "renamed")
+
+    return Training(tmp_path), rename
+
+
+def checkpoints(training):
+    folder = training.folder / "checkpoints"
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_checkpoints_come_along_with_the_model_where_a_case_is_renamed(renamed):
+    before, rename = renamed
+    before.run()
+    kept = checkpoints(before)
+    after = rename()
+    assert after.run() == {}
+    assert checkpoints(after) == kept and kept
+    assert "train" in after.run(resume=True, epochs=2)
+    assert len(after.model().trained_with["phases"]) == 2
+    assert checkpoints(before) == kept
+
+
+def test_checkpoints_of_an_unfinished_training_come_along_where_it_is_resumed(renamed):
+    before, rename = renamed
+    before.run()
+    for name in ("model", "history.csv", "verdict.txt"):
+        remove_record(before.folder / name)
+    after = rename()
+    after.run(resume=True)
+    newest = CheckpointsDataset(filepath=str(after.folder / "checkpoints")).newest()
+    assert newest.step == STEPS and checkpoints(after) == checkpoints(before)
+    assert all(path.stat().st_nlink > 1 for path in newest.path.iterdir())
+
+
+def test_checkpoints_of_another_training_and_over_own_ones_are_not_taken(renamed):
+    before, rename = renamed
+    before.run()
+    after = rename()
+    own = CheckpointsDataset(filepath=str(after.folder / "checkpoints"))
+    newest = CheckpointsDataset(filepath=str(before.folder / "checkpoints")).newest()
+    digests = dict(newest.phases[-1].digests)
+    assert not adopt_checkpoints(own, {**digests, "tensors": "others"})
+    (after.folder / "checkpoints" / "superseded").mkdir(parents=True)
+    assert not adopt_checkpoints(own, digests)
+    shutil.rmtree(after.folder / "checkpoints")
+    assert adopt_checkpoints(own, digests) and own.is_of(digests)

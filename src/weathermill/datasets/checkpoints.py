@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from kedro.io import DatasetError
 
@@ -68,6 +69,15 @@ class CheckpointsDataset(LocalDataset):
         """Hash the history of the newest checkpoint; empty where that has no more than one phase."""
         checkpoint = self.newest()
         return history_digest(checkpoint.phases) if checkpoint and len(checkpoint.phases) > 1 else ""
+
+    def is_of(self, digests: Mapping[str, str]) -> bool:
+        """Whether the newest checkpoint is of a training with these digests."""
+        newest = self.newest()
+        return newest is not None and bool(newest.phases) and newest.phases[-1].digests == digests
+
+    def beside(self, folder: Path) -> CheckpointsDataset:
+        """The same of another folder."""
+        return CheckpointsDataset(filepath=str(folder), load_args=self._load_args)
 
     def run_id(self) -> str | None:
         """The tracker's run that the latest checkpoint belongs to, or None."""

@@ -49,7 +49,7 @@ from weathermill.incremental.records import (
 from weathermill.incremental.relocation import is_relocated, relocate
 from weathermill.incremental.resources import PeakMemory
 from weathermill.incremental.selection import Selection
-from weathermill.incremental.sharing import adopt, unshare
+from weathermill.incremental.sharing import adopt, adopt_checkpoints, unshare
 from weathermill.parameters import Parameters, validate_parameters
 from weathermill.pipelines.train.configuration import model_config, train_config
 from weathermill.tracking.tracker import MLflowTracker
@@ -121,7 +121,7 @@ class IncrementalHook:
                 if path not in self._locks:
                     remove_stale(path)
             restored = [path for path in shared if self._restore(path)]
-            if restored or self._adopt_equals():
+            if restored or self._adopt_equals(parameters.train.resume):
                 self._plan_under_locks(pipeline, catalog)
             require_inputs(self.plan, catalog)
             for entry in self.plan:
@@ -213,12 +213,16 @@ class IncrementalHook:
         logger.info("%s: what stood there before an interrupted run is back", path)
         return True
 
-    def _adopt_equals(self) -> bool:
+    def _adopt_equals(self, resume: bool) -> bool:
         adopted = False
         for entry in self.plan:
             if entry.runs and entry.reason != "forced" and not entry.unless_equal:
                 outputs = {name: path for name in entry.node.outputs if (path := self._path(name))}
-                adopted |= adopt(entry, outputs)
+                taken = adopt(entry, outputs)
+                checkpoints = self._checkpoints(entry.node)
+                if checkpoints is not None and (taken or resume):
+                    taken |= adopt_checkpoints(checkpoints, training_digests(entry.parts))
+                adopted |= taken
         return adopted
 
     @hook_impl
@@ -364,9 +368,7 @@ class IncrementalHook:
     def _resumable(self, entry: NodePlan) -> bool:
         """Whether there is a checkpoint of the training that a node is to make."""
         checkpoints = self._checkpoints(entry.node)
-        newest = None if checkpoints is None else checkpoints.newest()
-        digests = training_digests(self._parts(entry))
-        return newest is not None and bool(newest.phases) and newest.phases[-1].digests == digests
+        return checkpoints is not None and checkpoints.is_of(training_digests(self._parts(entry)))
 
     def release(self) -> None:
         """Let go of all locks."""

@@ -6,9 +6,11 @@ import logging
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from weathermill.datasets.checkpoints import CheckpointsDataset
 from weathermill.datasets.local import staged
 from weathermill.errors import StoreLockedError
 from weathermill.incremental.locks import StoreLocks
@@ -63,6 +65,48 @@ def adopt(plan: NodePlan, outputs: dict[str, Path]) -> bool:
     finally:
         locks.release()
     return True
+
+
+def adopt_checkpoints(own: CheckpointsDataset, digests: Mapping[str, str]) -> bool:
+    """Take the checkpoints of the same training from another environment, if there are none here; say whether it had.
+
+    They are of the same training where the newest one has the same digests of data, parameters and code. Files of
+    checkpoints are never changed in place, so that hard links do.
+
+    Parameters
+    ----------
+    own
+        Where they go; locked already.
+    digests
+        Of the training, see `weathermill.training.history.Phase`.
+    """
+    target = own.path
+    if target.is_dir() and any(target.iterdir()):
+        return False
+    for folder in sorted(target.parent.parent.glob(f"*/{target.name}")):
+        if folder == target or not folder.is_dir() or not own.beside(folder).is_of(digests):
+            continue
+        locks = StoreLocks(wait=False)
+        try:
+            locks.acquire([], [folder])
+        except StoreLockedError:
+            continue
+        try:
+            # Another run may have pruned or replaced them until they were locked.
+            if not own.beside(folder).is_of(digests):
+                continue
+            with staged(target) as partial:
+                shutil.copytree(
+                    folder,
+                    partial,
+                    copy_function=_link_file,
+                    ignore=shutil.ignore_patterns("superseded", "*.partial", "*.deleted"),
+                )
+        finally:
+            locks.release()
+        logger.info("The checkpoints of %s, which are of the same training, are taken to %s", folder, target)
+        return True
+    return False
 
 
 def unshare(output: Path) -> None:

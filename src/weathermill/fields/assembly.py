@@ -226,3 +226,22 @@ def _load(piece: Piece, positions: np.ndarray, levels, steps: int) -> np.ndarray
     back = np.empty_like(ordered)
     back[ordered] = np.arange(ordered.size)
     return loaded[back]
+
+
+def common_times(axes: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the times that all axes have, in the order of the first."""
+    common = axes[0]
+    for times in axes[1:]:
+        if times.size == common.size and np.all(times == common):
+            continue
+        lookup = set(times.tolist())
+        common = common[[time in lookup for time in common.tolist()]]
+    return common
+
+
+def at_times(array: da.Array, have: np.ndarray, wanted: np.ndarray) -> da.Array:
+    """Return an array (time, ...) at some of the times that it has."""
+    if have.size == wanted.size:
+        return array
+    lookup = {time: i for i, time in enumerate(have.tolist())}
+    return da.take(array, np.array([lookup[time] for time in wanted.tolist()]), axis=0)

@@ -21,7 +21,15 @@ from weathermill.errors import (
     MissingLevelError,
     ParameterError,
 )
-from weathermill.fields.assembly import Piece, give_way, holds_level, join_times, level_positions
+from weathermill.fields.assembly import (
+    Piece,
+    at_times,
+    common_times,
+    give_way,
+    holds_level,
+    join_times,
+    level_positions,
+)
 from weathermill.fields.choices import SourceOptions, WindAxes
 from weathermill.fields.conflicts import (
     refuse_unequal_meridians,
@@ -36,6 +44,7 @@ from weathermill.fields.findings import Finding, Held, tell, tell_together
 from weathermill.fields.grids import grid_of
 from weathermill.fields.layout import HorizontalOrder, level_reading, steps_per_chunk
 from weathermill.fields.other_times import tell_other_times
+from weathermill.fields.own_cells import corners_of_sources, with_own_cells
 from weathermill.fields.recognition import Offer
 from weathermill.fields.survey import (
     DECODABLE,
@@ -109,7 +118,8 @@ def canonicalise(
     xarray.Dataset
         Dask arrays of float32, chunked along time only, with equal chunks for all variables; times are those
         that every variable has. Fields on a curvilinear grid keep its dimensions as ``y`` and ``x``, with
-        latitude and longitude as maps, and need regridding before anything else.
+        latitude and longitude as maps, and need regridding before anything else. Cells that do not meet midway between
+        points have ``latitude_bounds`` and ``longitude_bounds``.
 
     Raises
     ------
@@ -195,7 +205,10 @@ def canonicalise(
         grid = grid_of(surveyed[used[0].rank].raw, findings=findings)
         fields = fields.rename_dims({LATITUDE: "y", LONGITUDE: "x"}).assign_coords(grid.coords)
     fields = derive(fields, plan.made, findings)[asked]
-    if grid is not None:
+    if grid is None:
+        using = [surveyed[rank] for rank in sorted({offer.rank for offer in used})]
+        fields = with_own_cells(fields, corners_of_sources(using, order, findings))
+    else:
         # Choosing variables leaves behind the vertices of cells, which have a dimension of their own.
         fields = fields.assign_coords(grid.coords)
     fields.attrs.update(_global_attributes(surveyed, {offer.rank for offer in used}))
@@ -315,29 +328,12 @@ def _join(pieces, name, levels, steps, findings) -> tuple[np.ndarray, da.Array]:
     ]
     if len(joined) == 1:
         return joined[0][1], joined[0][2]
-    times = _intersection([times for _, times, _ in joined])
-    stacked = [_at_times(array, have, times) for _, have, array in joined]
+    times = common_times([times for _, times, _ in joined])
+    stacked = [at_times(array, have, times) for _, have, array in joined]
     array = da.concatenate(stacked, axis=1).rechunk({0: steps, 1: -1})
     held = np.concatenate([group for group, _, _ in joined])
     rank = np.argsort(held, kind="stable")
     return times, array if np.all(np.diff(rank) == 1) else da.take(array, rank, axis=1)
-
-
-def _intersection(axes: Sequence[np.ndarray]) -> np.ndarray:
-    common = axes[0]
-    for times in axes[1:]:
-        if times.size == common.size and np.all(times == common):
-            continue
-        lookup = set(times.tolist())
-        common = common[[time in lookup for time in common.tolist()]]
-    return common
-
-
-def _at_times(array: da.Array, have: np.ndarray, wanted: np.ndarray) -> da.Array:
-    if have.size == wanted.size:
-        return array
-    lookup = {time: i for i, time in enumerate(have.tolist())}
-    return da.take(array, np.array([lookup[time] for time in wanted.tolist()]), axis=0)
 
 
 def _dataset(arrays, levels, order, steps, findings) -> xr.Dataset:
@@ -352,7 +348,7 @@ def _dataset(arrays, levels, order, steps, findings) -> xr.Dataset:
         coords[LEVEL] = (LEVEL, np.asarray(levels, dtype=np.float64), attrs)
     if not arrays:
         return xr.Dataset(coords=coords)
-    times = _intersection([times for times, _, _ in arrays.values()])
+    times = common_times([times for times, _, _ in arrays.values()])
     if times.size == 0:
         spans = "; ".join(
             f"{name} from {first_text(t[0])} to {first_text(t[-1])}" for name, (t, _, _) in arrays.items()
@@ -369,7 +365,7 @@ def _dataset(arrays, levels, order, steps, findings) -> xr.Dataset:
     coords[TIME] = (TIME, times, {"standard_name": "time", "long_name": "time"})
     variables = {}
     for name, (have, array, dims) in arrays.items():
-        lazy = _at_times(array, have, times)
+        lazy = at_times(array, have, times)
         variables[name] = (dims, lazy.rechunk({0: min(steps, times.size)}))
     return xr.Dataset(variables, coords=coords)
 

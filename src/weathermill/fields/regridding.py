@@ -19,6 +19,7 @@ from weathermill.fields.coordinates import find_coordinate
 from weathermill.fields.findings import Finding, tell
 from weathermill.fields.geometry import cyclic_duplicates, has_pole_points
 from weathermill.fields.grids import grid_hash, grid_of, is_rectilinear
+from weathermill.fields.own_cells import corners_of_grid, with_own_cells
 from weathermill.fields.regrid_quality import regrid_report
 from weathermill.fields.sparse_product import SparseOperator, promoted
 from weathermill.fields.vectors import reaches_a_pole, rotate_weights, vector_pairs
@@ -201,6 +202,8 @@ def apply_weights(
                 result[name] = both.isel(component=i).rename(name).assign_attrs(fields[name].attrs)
     ordered = {str(name): result[str(name)] for name in fields.data_vars if str(name) in result}
     regridded = xr.Dataset(ordered, attrs=dict(fields.attrs))
+    if is_rectilinear(target):
+        regridded = with_own_cells(regridded, corners_of_grid(target))
     regridded.attrs["regridding"] = (
         f"{weights.method}, {'x'.join(map(str, weights.source_shape))} to"
         f" {'x'.join(map(str, weights.target_shape))}, weights {weights.key[:16]} by {weights.provider}"

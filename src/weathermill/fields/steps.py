@@ -129,6 +129,8 @@ def _interpolate(fields: xr.Dataset, short: dict[int, int]) -> xr.Dataset:
             filled, dims=field.dims, coords=coords | {TIME: axis}, attrs=field.attrs, name=name
         )
     result = xr.Dataset(variables, attrs=fields.attrs)
+    # Cell bounds have a dimension that no variable has.
+    result = result.assign_coords({k: v for k, v in fields.coords.items() if k not in result.coords})
     result[TIME].attrs.update(fields[TIME].attrs)
     result["interpolated"] = (
         TIME,

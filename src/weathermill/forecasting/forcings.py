@@ -13,6 +13,7 @@ from weathermill.errors import MissingVariableError, ModelError
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.derived import DERIVATIONS, fields_of_time_and_place
 from weathermill.fields.grids import grid_hash
+from weathermill.fields.own_cells import same_points
 from weathermill.fields.regridding import RegridWeights, apply_weights
 from weathermill.fields.survey import find_offers, survey
 from weathermill.forecasting.options import ReadOptions
@@ -57,6 +58,7 @@ class Formulas:
     @classmethod
     def of_weights(cls, names: Sequence[str], weights: RegridWeights, target: xr.Dataset) -> Formulas:
         """Take the source's grid from the weights that a store was regridded with."""
+        target = weights.target if same_points(weights.target, target) else target
         same = grid_hash(weights.source) == grid_hash(target)
         return cls(names, weights.source, None if same else weights, target)
 

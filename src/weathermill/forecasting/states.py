@@ -14,6 +14,7 @@ from weathermill.fields.conventions import canonicalise
 from weathermill.fields.findings import Finding
 from weathermill.fields.flatten import to_channels
 from weathermill.fields.grids import build_grid, grid_hash, grid_of
+from weathermill.fields.own_cells import same_points
 from weathermill.fields.regridding import RegridWeights, apply_weights, make_weights
 from weathermill.fields.timeaxis import to_axis_type
 from weathermill.fields.weight_making import grid_shape
@@ -63,6 +64,8 @@ class StateReader:
         Regrid wind components through three-dimensional tangent vectors.
     options
         What is said of the sources; see `ReadOptions`.
+    target
+        The grid of the network with its cells, where these do not meet midway between points.
 
     Raises
     ------
@@ -81,11 +84,14 @@ class StateReader:
         method: str | None = "conservative",
         vectors: bool = False,
         options: ReadOptions | None = None,
+        target: xr.Dataset | None = None,
     ) -> None:
         self.names, self._method, self._vectors = list(names or []), method, vectors
         self._options = options or ReadOptions()
         self._missing = model.missing
         self._target = build_grid(model.latitude, model.longitude)
+        if target is not None and same_points(target, self._target):
+            self._target = target
         self._weights: dict[str, RegridWeights] = {}
         table = model.channels
         wanted = wanted_variables([table[i] for i in table.prognostic])
@@ -96,6 +102,9 @@ class StateReader:
         )
         self._limits = {c.name: self._options.limits_of(c.variable, c.level) for c in table}
         self.source_grid = grid_of(fields)
+        if same_points(self.source_grid, self._target):
+            # The training took these points with their own cells, too.
+            self._target = self.source_grid
         if self.regrids and method is not None:
             logger.info("The initial states are regridded to the grid of the network (%s)", method)
         fields = self._regridded(self._options.prepared(fields))
@@ -133,7 +142,7 @@ class StateReader:
         return assumed + self._told + ([f"{', '.join(made)}: computed from time and place."] if made else [])
 
     def _weights_from(self, grid: xr.Dataset) -> RegridWeights | None:
-        if grid_hash(grid) == grid_hash(self._target):
+        if grid_hash(grid) == grid_hash(self._target) or same_points(grid, self._target):
             return None
         if (key := grid_hash(grid)) not in self._weights:
             self._weights[key] = self._make_weights(grid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 from weathermill.errors import ParameterError
+from weathermill.fields.grids import named_grid
 from weathermill.fields.opening import OpenedSources
 from weathermill.fields.reduced import settle_reduced_grids
 from weathermill.forecasting.batches import ForecastStream
@@ -51,6 +52,9 @@ def _reader(
         method=regrid.method,
         vectors=regrid.vectors,
         options=options,
+        target=named_grid(regrid.target)
+        if isinstance(regrid.target, dict) and "file" in regrid.target
+        else None,
     )
 
 

@@ -7,7 +7,7 @@ import xarray as xr
 from weathermill.fields import statistics as field_statistics
 from weathermill.fields.findings import tell
 from weathermill.fields.flatten import static_channels, to_channels
-from weathermill.fields.grids import area_weights
+from weathermill.fields.own_cells import area_weights_of
 from weathermill.fields.plausibility import limits_of
 from weathermill.fields.value_counts import counts_of
 from weathermill.parameters import IngestParameters, SplitParameters
@@ -41,7 +41,7 @@ def compute_statistics(
     static = static_channels(regridded, static=ingest.static_variables) if ingest.static_variables else None
     statistics = field_statistics.compute_statistics(
         channels,
-        area_weights(regridded["latitude"].values),
+        area_weights_of(regridded),
         period_runs(times, calendar, step, splits)["train"],
         step,
         static=static,

@@ -11,6 +11,7 @@ import xarray as xr
 from weathermill.errors import GridError
 from weathermill.fields.grids import grid_hash, grid_of, is_point_list, named_grid
 from weathermill.fields.origins import trace_to_stored
+from weathermill.fields.own_cells import same_points
 from weathermill.fields.regrid_page import render_regrid_report, require_thresholds
 from weathermill.fields.regridding import (
     RegridWeights,
@@ -28,7 +29,11 @@ logger = logging.getLogger(__name__)
 
 def choose_target_grid(fields: xr.Dataset, parameters: RegridParameters) -> xr.Dataset:
     """Make the target grid, or take that of the fields; refuse lists of points, which networks cannot take."""
-    target = grid_of(fields) if parameters.target is None else named_grid(parameters.target)
+    source = grid_of(fields)
+    target = source if parameters.target is None else named_grid(parameters.target)
+    if target is not source and same_points(source, target):
+        # Values are means over the cells of the source, which regridding to others around the same points would blur.
+        target = source
     if is_point_list(target):
         raise GridError(
             f"the network needs a latitude-longitude grid, and {target.attrs['grid']} is a list of points",

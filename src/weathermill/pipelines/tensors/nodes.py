@@ -14,6 +14,7 @@ from weathermill.datasets import TensorContent
 from weathermill.fields import statistics as field_statistics
 from weathermill.fields.flatten import static_channels
 from weathermill.fields.grids import area_weights
+from weathermill.fields.own_cells import area_weights_of
 from weathermill.parameters import IngestParameters, SplitParameters, TensorsParameters
 from weathermill.pipelines.normalise.nodes import channels_of
 from weathermill.pipelines.splitting import period_runs, time_seconds, time_step_seconds
@@ -57,13 +58,16 @@ def lay_out_tensors(
     constants = () if static is None else (static,)
     for coordinate in (normalised["latitude"], normalised["longitude"], *numbers.values(), *constants):
         digest.update(np.ascontiguousarray(coordinate, dtype=np.float64).tobytes())
+    weights = area_weights_of(regridded)
+    if not np.array_equal(weights, area_weights(normalised["latitude"].values)):
+        digest.update(weights.tobytes())
     return TensorContent(
         normalised=normalised,
         channels=ChannelTable.from_dicts(channels),
         times=times,
         calendar=calendar,
         time_step=step,
-        area_weights=area_weights(normalised["latitude"].values),
+        area_weights=weights,
         splits=runs,
         static=static,
         dtype=parameters.dtype,

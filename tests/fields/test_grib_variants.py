@@ -108,6 +108,15 @@ def test_windows_of_unequal_length_are_offered_apart(tmp_path):
     assert set(offered(path)) == {"tp_accum_6h", "tp_accum_12h"}
     with pytest.raises(MissingVariableError, match=r"tp_accum_12h.*tp_accum_6h"):
         opened_as(path, surface_variables=["total_precipitation"])
+    told, settled = [], []
+    opened_as(path, told, surface_variables=["tp_accum_12h"])
+    assert "forms that are not the same" in texts(told) and "{tp_accum_12h: total_precipitation}" in texts(
+        told
+    )
+    named = {"tp_accum_12h": "total_precipitation"}
+    named = opened_as(path, settled, surface_variables=["total_precipitation"], names=named)
+    np.testing.assert_allclose(named["total_precipitation"][0], rain(2), atol=1e-8)
+    assert not [finding for finding in settled if finding.severity == "warning"]
     # Under the name that it has, each can be had.
     got = opened_as(path, surface_variables=["tp_accum_12h"])
     np.testing.assert_allclose(got["tp_accum_12h"][0], rain(2), atol=1e-8)

@@ -33,16 +33,21 @@ class Finding:
         One sentence.
     remedy
         What to do about it; may be empty.
+    settled_by
+        Names of variables; a user's table of names that has any of them has done what the remedy says.
     """
 
     severity: Severity
     subject: str
     message: str
     remedy: str = ""
+    settled_by: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, str]:
-        """Return the finding as a dictionary of strings."""
-        return asdict(self)
+        """Return the finding, but for what settles it, as a dictionary of strings."""
+        values = asdict(self)
+        del values["settled_by"]
+        return values
 
 
 class Held(list[Finding]):

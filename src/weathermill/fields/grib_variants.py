@@ -237,7 +237,8 @@ def _name(family: list[Variant], attributes: dict[FieldKey, dict[str, Any]], not
         _note(notes, "info", short, what)
     else:
         remedy = f"Say by ingest.names which is {convention.name}, for instance {{{others[0]}: {convention.name}}}."
-        _note(notes, "warning", short, what, remedy)
+        settled_by = tuple(sorted({v.name for v in family}))
+        notes.append(Finding("warning", short, what, remedy, settled_by))
 
 
 def _usual(

@@ -50,6 +50,8 @@ class Source:
         self.name = name
         self.attrs = dict(dataset.attrs)
         for noticed in attached(dataset):
+            if not set(noticed.settled_by).isdisjoint(options.names):
+                continue
             tell(findings, noticed.severity, noticed.subject, noticed.message, noticed.remedy)
         arranged = arrange(dataset, name, options, findings)
         self.arranged = arranged

@@ -14,6 +14,7 @@ from weathermill.fields.coordinates import LATITUDE, LEVEL, LONGITUDE, TIME
 from weathermill.fields.findings import Finding
 from weathermill.fields.grids import describe_grid, grid_of
 from weathermill.fields.plausibility import REMEDY, find_implausible, limits_of
+from weathermill.fields.running_sums import running_sums_fault
 from weathermill.fields.timeaxis import calendar_of, first_text, gaps, step_seconds, usual_step
 from weathermill.fields.value_counts import count_values, judge_values
 from weathermill.fields.vocabulary import CONVENTIONS, split_flat_name
@@ -154,6 +155,8 @@ def inspect(
     for name, variable in fields.data_vars.items():
         if horizontal <= set(variable.dims):
             _inspect_variable(fields[name], report, sample_steps)
+            if fault := running_sums_fault(fields[name], SAMPLE_BYTES):
+                _note(report, "warning", str(name), *fault)
     report.findings.sort(key=lambda finding: ("error", "warning", "info").index(finding.severity))
     return report
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from grib_writing import NI, NJ, field, message, needs_eccodes
 
-from weathermill.errors import UnreadableSourceError
+from weathermill.errors import CoordinateError, UnreadableSourceError
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.findings import attached
 from weathermill.fields.grib_sections import split_fields
@@ -255,6 +255,32 @@ def test_steps_in_minutes_and_starts_between_hours(tmp_path, edition):
     (tmp_path / "a.grib").write_bytes(b"".join(content))
     times = opened_as(tmp_path / "a.grib", variables=["temperature"]).time.values
     assert [str(t)[11:16] for t in times] == ["00:30", "00:45", "02:15"]
+
+
+@pytest.mark.parametrize("edition", [1, 2])
+@pytest.mark.parametrize(
+    ("unit", "expected"), [(3, ["2020-02-01", "2020-03-01"]), (4, ["2021-01-01", "2022-01-01"])]
+)
+def test_steps_in_months_and_years_follow_the_calendar(tmp_path, edition, unit, expected):
+    keys = ("unitOfTimeRange", "P1") if edition == 1 else ("indicatorOfUnitOfTimeRange", "forecastTime")
+    content = [
+        message(
+            field(n), edition=edition, shortName="t", level=500, **dict(zip(keys, (unit, n), strict=True))
+        )
+        for n in (1, 2)
+    ]
+    (tmp_path / "a.grib").write_bytes(b"".join(content))
+    times = opened_as(tmp_path / "a.grib", variables=["temperature"]).time.values
+    assert [str(time)[:13] for time in times] == [f"{date}T00" for date in expected]
+
+
+def test_steps_in_months_without_a_date_are_refused(tmp_path):
+    keys = {"shortName": "t", "level": 500, "dataDate": 20200131, "indicatorOfUnitOfTimeRange": 3}
+    (tmp_path / "b.grib2").write_bytes(message(field(0), **keys, forecastTime=0))
+    assert str(opened_as(tmp_path / "b.grib2", variables=["temperature"]).time.values[0])[:10] == "2020-01-31"
+    (tmp_path / "a.grib2").write_bytes(message(field(0), **keys, forecastTime=1))
+    with pytest.raises(CoordinateError, match="months or years that are not whole"):
+        opened_as(tmp_path / "a.grib2", variables=["temperature"])
 
 
 def test_constant_fields_with_and_without_missing_values(tmp_path):

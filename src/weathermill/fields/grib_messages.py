@@ -10,14 +10,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from weathermill.errors import UnreadableSourceError
+from weathermill.errors import CoordinateError, UnreadableSourceError
 from weathermill.fields.grib_grids import GribGrid, get, read_grid
 from weathermill.fields.grib_sections import read_bytes, sections_of, split_fields
 
 _FILL = 1.0e30
 _SECONDS = {0: 60, 1: 3600, 2: 86400, 10: 10800, 11: 21600, 12: 43200, 13: 1, 14: 900, 15: 1800, 254: 1}
-# Units of edition 1 that are finer than an hour (WMO code table 4), as ecCodes's unit to count them in.
-_FINER = {0: 0, 13: 0, 14: 0, 254: 13}
+# Months and years as ecCodes counts them, in days; their true lengths differ.
+_SECONDS |= {3: 30 * 86400, 4: 365 * 86400}
+# Units of edition 1 that are no number of whole hours (WMO code table 4), as ecCodes's unit to count them in.
+_OWN_UNITS = {0: 0, 3: 3, 4: 4, 13: 0, 14: 0, 254: 13}
+_CALENDAR_MONTHS = {3: 1, 4: 12}
 _ENSEMBLE = ("cf", "pf")
 # Statistics of an ensemble, which are no state of the atmosphere: ensemble mean, standard deviation and the like.
 _DERIVED = ("em", "es", "ep", "taem", "taes", "ed", "efi", "efic", "sot", "cr", "cs", "cm", "pb", "pd", "fp")
@@ -285,24 +288,57 @@ def _attributes(handle: int, field: FieldKey, grid: GribGrid) -> dict[str, Any]:
     return attrs
 
 
+def _raw_unit(handle: int) -> int:
+    """Return the unit of time of a message as it is coded (WMO code table 4, or 4.4), which ecCodes may convert."""
+    for key in ("indicatorOfUnitOfTimeRange", "unitOfTimeRange"):
+        if (unit := get(handle, key, int)) is not None:
+            return int(unit)
+    return 1
+
+
+def _calendar_seconds(run: np.datetime64, step: int, unit: int, path: Path) -> int:
+    """Return a step in months or years, given in the seconds that ecCodes takes it for, in those that it has."""
+    if step == 0:
+        return 0
+    count, rest = divmod(step, _SECONDS[unit])
+    month = run.astype("datetime64[M]")
+    if rest or run - month >= np.timedelta64(28, "D"):
+        raise CoordinateError(
+            f"a message of the forecast of {run} counts its step in months or years that are not whole",
+            where=str(path),
+            remedy="Set the step in hours, for example with `grib_set -s stepUnits=1,step=...`.",
+        )
+    return int(
+        ((month + count * _CALENDAR_MONTHS[unit]).astype("datetime64[s]") + (run - month) - run)
+        / np.timedelta64(1, "s")
+    )
+
+
 def _message(
     handle: int, path: Path, place: tuple[int, int, int], field: FieldKey, grid: GribGrid
 ) -> Message:
     import eccodes
 
     run = _time(int(get(handle, "dataDate", int, 0)), int(get(handle, "dataTime", int, 0)))
-    if (finer := _FINER.get(get(handle, "unitOfTimeRange", int))) is not None:
+    if (own := _OWN_UNITS.get(get(handle, "unitOfTimeRange", int))) is not None:
         # In edition 1 ecCodes counts in hours unless it is told otherwise.
-        eccodes.codes_set(handle, "stepUnits", finer)
-    unit = _SECONDS.get(int(get(handle, "stepUnits", int, 1) or 0))
+        eccodes.codes_set(handle, "stepUnits", own)
+    unit = int(get(handle, "stepUnits", int, 1) or 0)
     start, end = (int(get(handle, key, int, 0) or 0) for key in ("startStep", "endStep"))
-    if unit is None:
-        # Months and years have no length of their own.
+    coded = _raw_unit(handle)
+    if 5 <= coded <= 7:
+        raise CoordinateError(
+            f"a message of the forecast of {run} counts its step in decades or longer units", where=str(path)
+        )
+    if unit in _SECONDS:
+        start, end = (step * _SECONDS[unit] for step in (start, end))
+    else:
+        # A unit that is coded as missing says nothing where the step is zero.
         valid = _time(int(get(handle, "validityDate", int, 0)), int(get(handle, "validityTime", int, 0)))
         start, end = 0, int((valid - run) / np.timedelta64(1, "s"))
-    else:
-        start, end = start * unit, end * unit
-        valid = run + np.timedelta64(end, "s")
+    if coded in _CALENDAR_MONTHS:
+        start, end = (_calendar_seconds(run, step, coded, path) for step in (start, end))
+    valid = run + np.timedelta64(end, "s")
     level = (float(get(handle, "level", float, 0.0) or 0.0),)
     if field.level_type.endswith("Layer"):
         level = tuple(float(get(handle, key, float, 0.0) or 0.0) for key in ("topLevel", "bottomLevel"))

@@ -45,6 +45,9 @@ def test_equal_static_fields_of_several_files_are_taken_once_and_told(make_sourc
     got = ingested(near.merge(height()), height(), findings=findings, **STATIC)
     np.testing.assert_array_equal(got["orography"], height()["orog"])
     assert any("2 sources hold it, and agree" in finding.message for finding in findings)
+    alone = []
+    ingested(near.merge(height()), findings=alone, **STATIC)
+    assert not any("hold it" in finding.message for finding in alone)
 
 
 def test_static_fields_that_differ_by_their_packing_are_one(make_source, height):

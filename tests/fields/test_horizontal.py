@@ -65,10 +65,13 @@ def test_radians_become_degrees(make_source, units):
         assert np.array_equal(fields["2m_temperature"].values, expected["2m_temperature"].values)
 
 
-def test_radians_of_maps_and_of_their_vertices_become_degrees():
+@pytest.mark.parametrize(
+    ("units", "scale"), [(None, 180.0 / np.pi), ("radian", 180.0 / np.pi), ("degrees", 1.0)]
+)
+def test_radians_of_maps_and_of_their_vertices_become_degrees(units, scale):
     source = nominal()
     vertices = np.stack([source.geolat.values] * 4, axis=-1) + np.array([-1.0, -1.0, 1.0, 1.0])
-    source["lat_vertices"] = (("yh", "xh", "nv"), np.radians(vertices))
+    source["lat_vertices"] = (("yh", "xh", "nv"), vertices / scale, {"units": units} if units else {})
     for name in ("geolat", "geolon"):
         attrs = {**source[name].attrs, "units": "radian"}
         source[name] = (("yh", "xh"), np.radians(source[name].values), attrs)

@@ -13,7 +13,7 @@ from typing import Any
 
 import xarray as xr
 
-from weathermill.errors import SourceNotFoundError, UnreadableSourceError
+from weathermill.errors import CoordinateError, SourceNotFoundError, UnreadableSourceError
 from weathermill.fields.archives import extract_members
 from weathermill.fields.findings import Finding, attach
 from weathermill.fields.fingerprint import (
@@ -278,6 +278,8 @@ def _open_netcdf(path: Path, engine: str | None, group: str | None, *, shown: st
     options: dict[str, Any] = {} if group is None else {"group": group}
     try:
         return xr.open_dataset(path, engine=engine or "netcdf4", **_decoding(), **options)
+    except CoordinateError as error:
+        raise CoordinateError(error.what, where=error.where or shown, remedy=error.remedy) from error
     except ValueError as error:
         raise UnreadableSourceError(
             f"the file opens but cannot be decoded: {_one_line(error)}",
@@ -314,6 +316,8 @@ def _open_zarr(
                 **extra,
                 **decoding,
             )
+    except CoordinateError as error:
+        raise CoordinateError(error.what, where=error.where or where, remedy=error.remedy) from error
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"no Zarr store is found at {where}", where=where) from error
     except ImportError:

@@ -7,13 +7,14 @@ from weathermill.verification.labels import (
     display_units,
     long_name,
     number,
+    ratio_text,
     short_name,
     squared_units_label,
     units_label,
 )
 from weathermill.verification.metrics import rmse_ratio
 from weathermill.verification.significance import compare
-from weathermill.verification.summary import comparison_summary, crossing, text_summary
+from weathermill.verification.summary import comparison_summary, crossing, text_summary, unstable_from
 
 
 def test_the_summary_says_what_the_scores_say(scored):
@@ -48,6 +49,41 @@ def test_a_forecast_that_blew_up_is_summarised_too(scored):
     assert "NaN -" in text
     assert "lags the season" in text
     assert "to climatology" not in text
+
+
+def test_a_forecast_that_grows_without_bound_is_told_with_its_first_lead_time(scored):
+    scores, *_ = scored(noise=0.8)
+    assert unstable_from(scores) is None
+    assert "unstable" not in text_summary(scores)
+    at = {"source": "forecast", "channel": "2m_temperature", "lead_time": 72}
+    climatology = scores["rmse"].sel(at | {"source": "climatology"})
+    scores["rmse"].loc[at] = 9.9 * climatology
+    assert unstable_from(scores) is None
+    scores["rmse"].loc[at] = 2.5e24 * climatology
+    assert unstable_from(scores) == (72.0, "2m_temperature")
+    text = text_summary(scores)
+    assert "forecasts are unstable. From 72 h on, the RMSE of T2M" in text
+    assert "/2.50e+24" in text
+    assert max(len(line) for line in text.splitlines() if "unstable" in line or "ten times" in line) <= 100
+
+
+def test_a_forecast_that_is_not_finite_is_unstable_and_missing_truth_is_not(scored):
+    scores, *_ = scored(noise=0.8)
+    scores["rmse"].loc[{"lead_time": 24}] = np.nan
+    assert unstable_from(scores) is None
+    scores["rmse"].loc[{"source": "forecast", "lead_time": 72}] = np.nan
+    assert unstable_from(scores)[0] == 72.0
+
+
+def test_ratios_stay_short_however_large():
+    assert [ratio_text(value) for value in (0.384, 99.9, 2396.66, 1.0449e24, np.inf, np.nan)] == [
+        "0.38",
+        "99.90",
+        "2400",
+        "1.04e+24",
+        "-",
+        "-",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def sweep(base: Path) -> list[Path]:
             finally:
                 os.close(handle)
     if removed:
-        logger.info("removed temporary data that %d runs left which did not end by themselves", len(removed))
+        logger.info("removed temporary data of killed runs: %d folder(s) in %s", len(removed), base)
     return removed
 
 

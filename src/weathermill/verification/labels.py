@@ -114,6 +114,13 @@ def counted(count: int | str, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def ratio_text(ratio: float) -> str:
+    """Format a ratio of errors: two decimals, three significant digits from 100 on, "-" where it is not finite."""
+    if not np.isfinite(ratio):
+        return "-"
+    return f"{ratio:.2f}" if ratio < 100 else number(float(f"{ratio:.3g}"))
+
+
 def number(value: float) -> str:
     """Format to three or four significant digits, without needless exponents."""
     if not np.isfinite(value):

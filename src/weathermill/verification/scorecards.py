@@ -190,7 +190,13 @@ def heat_map(
                 axis.fill(*cell, facecolor="white", alpha=0.72, linewidth=0)
             if np.isfinite(value):
                 strong = abs(value) > 0.6 * limit and not doubtful[row, column]
-                text = f"{value:+.0f}" if abs(value) >= 9.5 else f"{value:+.1f}"
+                text = (
+                    f"{value:+.1f}"
+                    if abs(value) < 9.5
+                    else f"{value:+.0f}"
+                    if abs(value) < 9999.5
+                    else ">9999"
+                )
                 axis.text(
                     column,
                     row,

@@ -13,6 +13,7 @@ from weathermill.verification.labels import (
     display_units,
     long_name,
     number,
+    ratio_text,
     region_label,
     short_name,
 )
@@ -279,7 +280,10 @@ def skill_tiles(scores: xr.Dataset, *, region: str | None = None) -> list[dict[s
         for lead in dict.fromkeys((leads[0], leads[-1])):
             value = float(mean.sel(lead_time=lead))
             tiles.append(
-                {"value": f"{value:.2f}", "label": f"RMSE / RMSE of {name} at {lead:g} h, mean over channels"}
+                {
+                    "value": ratio_text(value),
+                    "label": f"RMSE / RMSE of {name} at {lead:g} h, mean over channels",
+                }
             )
     return tiles
 
@@ -338,7 +342,7 @@ def _ratio_cell(ratio: float, bounds: tuple[float, float] | None = None) -> dict
     kind = "better" if ratio < 0.995 else "worse" if ratio >= 1.005 else ""
     if bounds is not None and np.isfinite(bounds).all() and bounds[0] <= 1.0 <= bounds[1]:
         kind = ""
-    return _cell(f"{ratio:.2f}", kind=kind)
+    return _cell(ratio_text(ratio), kind=kind)
 
 
 def _ratio_bounds(

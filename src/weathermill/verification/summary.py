@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from weathermill.verification.labels import channel_units, counted, number, region_label, short_name
+from weathermill.verification.labels import (
+    channel_units,
+    counted,
+    number,
+    ratio_text,
+    region_label,
+    short_name,
+)
 from weathermill.verification.metrics import headline_channels, rmse_ratio
 from weathermill.verification.regions import whole_region
 from weathermill.verification.scores import CLIMATOLOGY, FORECAST, PERSISTENCE
@@ -70,7 +77,7 @@ def text_summary(
         for lead in shown:
             error = float(here["rmse"].sel(source=FORECAST, channel=channel, lead_time=lead))
             against = "/".join(
-                _ratio(ratios[name].sel(channel=channel, lead_time=lead)) for name in references
+                ratio_text(float(ratios[name].sel(channel=channel, lead_time=lead))) for name in references
             )
             row += f"{number(error):>9} {against:<{ratio_width + 1}}"
         lines.append(row.rstrip())
@@ -81,10 +88,17 @@ def text_summary(
     for name in [*references, *(["regression"] if "regression" in scores["source"] else [])]:
         ratio = rmse_ratio(scores, name).sel(region=region)
         means = [float(ratio.sel(lead_time=lead).mean("channel", skipna=True)) for lead in shown]
-        text = ", ".join(f"{mean:.2f} at {lead:g} h" for mean, lead in zip(means, shown, strict=True))
+        text = ", ".join(f"{ratio_text(mean)} at {lead:g} h" for mean, lead in zip(means, shown, strict=True))
         lost = crossing(scores, name, region=region)
         verdict = "below 1 at all lead times" if lost is None else f"1 or above from {lost:g} h on"
         lines.append(f"  to {name}: {text} ({verdict})")
+    unstable = unstable_from(scores, region=region)
+    if unstable is not None:
+        lines += [
+            f"WARNING: forecasts are unstable. From {unstable[0]:g} h on, the RMSE of {short_name(unstable[1])} is more",
+            "  than ten times that of climatology, or not finite: do not use forecasts so long or longer.",
+            "  Longer training, and more steps in train.rollout, help.",
+        ]
     how = str(scores.attrs.get("climatology", ""))
     if "too short" in how:
         lines.append(f"  Climatology: {how},")
@@ -178,5 +192,32 @@ def _label(scores: xr.Dataset, channel: str) -> str:
     return f"{short_name(channel)} [{units}]" if units and units != "1" else short_name(channel)
 
 
-def _ratio(value: xr.DataArray) -> str:
-    return f"{float(value):.2f}" if np.isfinite(float(value)) else "-"
+def unstable_from(scores: xr.Dataset, *, region: str | None = None) -> tuple[float, str] | None:
+    """Find where forecasts by repeated steps have grown beyond anything physical.
+
+    Parameters
+    ----------
+    scores
+        From `weathermill.verification.scores.ScoreAccumulator.result`.
+    region
+        Which region; all cells by default.
+
+    Returns
+    -------
+    tuple or None
+        First lead time (h) at which the RMSE of a channel is more than ten times that of climatology (an unbiased
+        forecast of the right variance reaches 1.41), or not finite where that of persistence is; and the channel.
+    """
+    if PERSISTENCE not in scores["source"]:
+        return None
+    rmse = scores["rmse"].sel(region=region or whole_region(scores["region"].to_numpy()))
+    forecast = rmse.sel(source=FORECAST)
+    bad = ~np.isfinite(forecast) & np.isfinite(rmse.sel(source=PERSISTENCE))
+    if CLIMATOLOGY in scores["source"]:
+        climatology = rmse.sel(source=CLIMATOLOGY)
+        bad = bad | ((climatology > 0) & (forecast > 10 * climatology))
+    at = bad.transpose("lead_time", "channel").to_numpy()
+    if not at.any():
+        return None
+    lead, channel = (int(index) for index in np.argwhere(at)[0])
+    return float(bad["lead_time"][lead]), str(bad["channel"][channel].item())

@@ -19,6 +19,7 @@ from weathermill.tensors.store import TensorStore
 from weathermill.tracking.runs import software_versions
 from weathermill.training.engine import choose_device
 from weathermill.verification import maps, plots
+from weathermill.verification.labels import counted
 from weathermill.verification.metrics import headline_channels, scores_to_metrics
 from weathermill.verification.model_card import CardFigure, render_model_card
 from weathermill.verification.regions import Region
@@ -175,7 +176,7 @@ def write_model_card(
     return render_model_card(
         scores,
         title="Weathermill forecast network",
-        subtitle=f"{model.config.name}, {tensors.grid_shape[0]} x {tensors.grid_shape[1]}, {len(tensors.channels)} channels",
+        subtitle=f"{model.config.name}, {tensors.grid_shape[0]} x {tensors.grid_shape[1]}, {counted(len(tensors.channels), 'channel')}",
         simulated=tensors.manifest["provenance"].get("simulated"),
         data=card.data_facts(tensors),
         grid=card.grid_facts(tensors),

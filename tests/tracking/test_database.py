@@ -18,7 +18,8 @@ from alembic import command
 from alembic.config import Config
 
 from weathermill.errors import TrackingError
-from weathermill.tracking import database, runs
+from weathermill.tracking import database as databases
+from weathermill.tracking import runs
 from weathermill.tracking.answers import explain
 from weathermill.tracking.settings import TrackingSettings
 from weathermill.tracking.tracker import MLflowTracker
@@ -70,14 +71,14 @@ def test_a_lock_is_noticed_soon_and_what_was_to_be_told_waits(made_database, mon
     path = tmp_path / "runs.db"
     shutil.copy(made_database, path)
     uri = f"sqlite:///{path}"
-    database.require_unlocked(uri)
+    databases.require_unlocked(uri)
     run = mlflow.MlflowClient(uri).create_run("0")
     tracker = MLflowTracker(run.info.run_id, uri, project=tmp_path)
-    monkeypatch.setattr(database, "_PATIENCE", 0.1)
+    monkeypatch.setattr(databases, "_PATIENCE", 0.1)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("begin exclusive")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
-            database.require_unlocked(uri)
+            databases.require_unlocked(uri)
         began = time.monotonic()
         tracker.log_metrics({"loss": 1.0}, 1)
         tracker.flush()
@@ -91,7 +92,28 @@ def test_a_lock_is_noticed_soon_and_what_was_to_be_told_waits(made_database, mon
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////nowhere/runs.db"])
 def test_what_is_no_file_is_not_looked_at(uri):
-    database.require_unlocked(uri)
+    databases.require_unlocked(uri)
+
+
+def test_a_database_that_a_killed_process_was_writing_to_is_recovered(database, tmp_path):
+    """A transaction that was cut short has to be taken back, for which one must be allowed to write."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("create table filling (bytes blob)")
+        connection.executemany("insert into filling values (?)", [(bytes(2000),)] * 200)
+        connection.commit()
+    program = (
+        "import os, signal, sqlite3, sys\n"
+        "db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "db.execute('pragma cache_size = 1')\n"
+        "db.execute('begin')\n"
+        "db.execute('update filling set bytes = randomblob(2000)')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(database)], check=False)
+    assert (tmp_path / "runs.db-journal").stat().st_size > 0
+    runs.connect(TrackingSettings(tracking_uri=f"sqlite:///{database}"), tmp_path)
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        assert set(connection.execute("select bytes from filling")) == {(bytes(2000),)}
 
 
 def revision(path):
@@ -120,14 +142,14 @@ def aged(made_database, tmp_path):
 def test_an_older_database_of_the_project_is_copied_before_it_is_migrated(aged, tmp_path, caplog):
     path, run = aged
     old, uri = revision(path), f"sqlite:///{path}"
-    database.require_schema(uri, tmp_path)
+    databases.require_schema(uri, tmp_path)
     copy = tmp_path / f"runs.db.before-{old}"
-    assert revision(copy) == old and revision(path) == database._revisions()[-1]
+    assert revision(copy) == old and revision(path) == databases._revisions()[-1]
     assert f"copied to {copy}" in caplog.text
     assert mlflow.MlflowClient(uri).get_run(run).info.run_id == run
     with contextlib.closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("select run_uuid from runs").fetchall() == [(run,)]
-    database.require_schema(uri, tmp_path)
+    databases.require_schema(uri, tmp_path)
     assert sorted(p.name for p in tmp_path.glob("*.before-*")) == [copy.name]
 
 
@@ -136,7 +158,7 @@ def test_an_older_database_that_others_may_use_is_left_to_them(aged, tmp_path):
     before, project = path.read_bytes(), tmp_path / "project"
     project.mkdir()
     with pytest.raises(TrackingError, match="outside of the project") as refused:
-        database.require_schema(f"sqlite:///{path}", project)
+        databases.require_schema(f"sqlite:///{path}", project)
     assert (
         f"`mlflow db upgrade sqlite:///{path}`" in refused.value.remedy and ".backup" in refused.value.remedy
     )
@@ -152,7 +174,7 @@ def test_a_newer_database_is_refused_by_name(made_database, tmp_path):
         connection.execute("update alembic_version set version_num = 'fedcba987654'")
         connection.commit()
     with pytest.raises(TrackingError, match=r"newer schema \(fedcba987654\) than the installed MLflow"):
-        database.require_schema(f"sqlite:///{path}", tmp_path)
+        databases.require_schema(f"sqlite:///{path}", tmp_path)
     assert revision(path) == "fedcba987654"
 
 

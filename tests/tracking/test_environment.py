@@ -91,6 +91,34 @@ def test_a_run_of_the_environment_is_recorded_to(experiment, tmp_path):
         assert "Unset MLFLOW_RUN_ID" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("known", "status", "fault"),
+    [
+        ("a", "FINISHED", "holds another training"),
+        ("a", "KILLED", "holds another training"),
+        ("b", "FINISHED", "holds this training, which is complete"),
+        ("b", "KILLED", ""),
+        (None, "FINISHED", ""),
+    ],
+)
+def test_no_second_training_is_recorded_to_a_run_of_the_environment(
+    experiment, tmp_path, known, status, fault
+):
+    """Its metrics would go on from those of the first, under the first one's parameters."""
+    client = mlflow.MlflowClient()
+    made = client.create_run(experiment, tags={runs.TRAINING: known} if known else {}).info.run_id
+    client.set_terminated(made, status)
+    hook, tags = hook_of(tmp_path, run_id=made), {runs.TRAINING: "b"}
+    if not fault:
+        assert hook._begin("train", tags, None).run_id == made
+        return
+    with pytest.raises(TrackingError, match=fault):
+        hook._begin("train", tags, None)
+    assert client.get_run(made).info.status == status
+    # Stages other than a training add to it.
+    assert hook._begin("evaluate", {}, None).run_id == made
+
+
 def hook_of(project, **changes):
     hook = MLflowHook()
     hook._project, hook._settings = project, SETTINGS.model_copy(update=changes)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 
 import mlflow
+import psutil
 import pytest
 
 from weathermill.errors import ParameterError
@@ -86,6 +88,58 @@ def test_runs_of_dead_processes_are_closed(experiment):
         elsewhere.info.run_id: "RUNNING",
         alive.info.run_id: "RUNNING",
     }
+
+
+def test_a_process_that_has_ended_but_is_still_listed_counts_as_gone(experiment):
+    """In a container without an init process nobody takes note of its end."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    listed = psutil.Process(child.pid)
+    tags = {**runs.process_tags(), "process.id": str(child.pid), "process.started": str(listed.create_time())}
+    run = mlflow.MlflowClient().create_run(experiment, tags=tags)
+    assert runs.close_abandoned(experiment) == []
+    child.stdin.close()
+    while listed.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert runs.close_abandoned(experiment) == [run.info.run_id]
+    child.wait()
+
+
+def test_a_process_that_may_not_be_looked_at_counts_as_at_work(experiment, monkeypatch):
+    mlflow.MlflowClient().create_run(experiment, tags=runs.process_tags())
+
+    def denied(self):
+        raise psutil.AccessDenied(self.pid)
+
+    monkeypatch.setattr(psutil.Process, "create_time", denied)
+    assert runs.close_abandoned(experiment) == []
+
+
+def test_runs_of_dead_processes_are_closed_by_a_run_that_began_without_the_server(experiment, tmp_path):
+    client = mlflow.MlflowClient()
+    tags = {**runs.process_tags(), "process.started": "1.0"}
+    dead = client.create_run(experiment, tags=tags).info.run_id
+    settings = TrackingSettings(tracking_uri="sqlite:///runs.db", artifact_location="artifacts")
+    tracker = MLflowTracker.begin_locally(settings, tmp_path, name="all", tags=runs.process_tags())
+    tracker.make_current()
+    tracker.flush(insist=True)
+    assert client.get_run(dead).info.status == "KILLED"
+    assert client.get_run(tracker.run_id).info.status == "RUNNING"
+    tracker.end("FINISHED")
+    assert client.get_run(tracker.run_id).info.status == "FINISHED"
+
+
+def test_a_run_begun_without_the_server_goes_on_where_dead_ones_cannot_be_closed(
+    experiment, tmp_path, monkeypatch
+):
+    def fails(_):
+        raise ConnectionError
+
+    monkeypatch.setattr(runs, "close_abandoned", fails)
+    settings = TrackingSettings(tracking_uri="sqlite:///runs.db", artifact_location="artifacts")
+    tracker = MLflowTracker.begin_locally(settings, tmp_path, name="all", tags=runs.process_tags())
+    tracker.make_current()
+    tracker.end("FINISHED")
+    assert not tracker.pending and mlflow.get_run(tracker.run_id).info.status == "FINISHED"
 
 
 def test_a_run_is_continued_or_begun_anew(experiment):

@@ -214,8 +214,10 @@ def _copy_of(path: Path, revision: str) -> Path:
 def _revision_of(path: Path) -> tuple[set[str], str | None]:
     """The tables of a SQLite file, and its Alembic revision."""
     try:
+        # Not read-only: where a process was killed while it wrote, SQLite takes back what is half-written before it
+        # reads, and may not do so in a connection that only reads.
         with contextlib.closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_PATIENCE)
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=_PATIENCE)
         ) as db:
             tables = {name for (name,) in db.execute("select name from sqlite_master where type = 'table'")}
             rows = (

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from weathermill.errors import TrackingError
 from weathermill.redaction import redact
-from weathermill.tracking.answers import UnavailableError, no_mlflow
+from weathermill.tracking.answers import UnavailableError, explain, no_mlflow
 from weathermill.tracking.database import make_database, require_address, require_schema, require_unlocked
 from weathermill.tracking.environment import use_tracking_uri
 from weathermill.tracking.settings import TrackingSettings
@@ -192,11 +192,26 @@ def close_abandoned(experiment_id: str) -> list[str]:
     return abandoned
 
 
-def _alive(pid: int, started: float) -> bool:
+def close_abandoned_if_possible(experiment_id: str) -> None:
+    """Do as `close_abandoned` does, where MLflow answers; otherwise it is left to the next run."""
     try:
-        return abs(psutil.Process(pid).create_time() - started) < 2.0
-    except psutil.Error:
+        close_abandoned(experiment_id)
+    except Exception as error:
+        logger.info("runs of processes that are gone could not be closed: %s", explain(error).reason)
+
+
+def _alive(pid: int, started: float) -> bool:
+    """Whether a process is at work: one that has ended stays in the list of processes until its parent asks."""
+    try:
+        process = psutil.Process(pid)
+        if abs(process.create_time() - started) >= 2.0:
+            return False
+        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
         return False
+    except psutil.Error:
+        # It is there, but may not be looked at.
+        return True
 
 
 def process_tags() -> dict[str, str]:
@@ -296,7 +311,8 @@ def attach(run_id: str, tags: Mapping[str, str]) -> Run:
     Raises
     ------
     TrackingError
-        If there is no such run, or it was deleted.
+        If there is no such run, it was deleted, or holds a training that this one does not go on with: the metrics of
+        two trainings would be one series, under the parameters of the first.
     """
     client = mlflow.MlflowClient()
     fault = None
@@ -304,6 +320,11 @@ def attach(run_id: str, tags: Mapping[str, str]) -> Run:
         run = client.get_run(run_id)
         if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
             fault = "was deleted"
+        elif tags.get(TRAINING) and (known := run.data.tags.get(TRAINING)):
+            if known != tags[TRAINING]:
+                fault = "holds another training"
+            elif run.info.status == "FINISHED":
+                fault = "holds this training, which is complete"
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise

@@ -205,15 +205,8 @@ class MLflowTracker:
 
     def log_input(self, *, name: str, source: str, digest: str, context: str) -> None:
         """Log what the run read or made; see `weathermill.tracking.lineage.log_input`."""
-        self._tell(
-            {
-                "op": "input",
-                "name": redact(name),
-                "source": redact(source),
-                "digest": digest,
-                "context": context,
-            }
-        )
+        entry = {"name": redact(name), "source": redact(source), "digest": digest, "context": context}
+        self._tell({"op": "input", **entry})
 
     def log_model(
         self, folder: Path, *, registered_model_name: str | None = None, alias: str | None = None
@@ -392,6 +385,9 @@ class MLflowTracker:
             )
             known = run.info.run_id
             note_synced(self.project, self._first_id, known)
+            if MLflowTracker._current is self:
+                # When it began, MLflow could not be asked for those that killed processes left.
+                runs.close_abandoned_if_possible(experiment)
         self.run_id = known
 
 

@@ -28,6 +28,7 @@ from weathermill.faults import known_error, note_node
 from weathermill.incremental.hook import IncrementalHook
 from weathermill.incremental.plan import output_path
 from weathermill.incremental.records import read_record
+from weathermill.incremental.relocation import is_relocated
 from weathermill.parameters import Parameters, validate_parameters
 from weathermill.redaction import hide_credentials, hide_named, redact
 from weathermill.terminal import print_in_any_locale
@@ -151,6 +152,10 @@ class MLflowHook:
         self._project = Path(context.project_path)
         self._environment = context.config_loader.environment
         self._settings = current_settings(_configuration(context, "mlflow"))
+        if is_relocated() and self._settings.run_id is not None:
+            # In the run that MLFLOW_RUN_ID names, which may be the first one, the two could not be compared.
+            logger.info("MLFLOW_RUN_ID is not heeded: what is made again is a run of its own")
+            self._settings = self._settings.model_copy(update={"run_id": None})
         self._raw_parameters = dict(context.config_loader["parameters"])
         self._parameters = validate_parameters(self._raw_parameters)
 

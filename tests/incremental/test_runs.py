@@ -144,12 +144,15 @@ def test_a_run_can_be_made_again_unless_its_sources_have_changed(prepared):
     assert "command:    kedro run --pipelines=prepare" in result.stdout
     assert "regrid.target = 11x20_poles" in result.stdout
     before = prepared.results()
-    result = command(prepared, WEATHERMILL, "reproduce", first.info.run_id, "--run")
+    # Were it recorded to the run that the environment names, that would be compared with itself.
+    same = f"MLFLOW_RUN_ID={first.info.run_id}"
+    result = command(prepared, "env", same, WEATHERMILL, "reproduce", first.info.run_id, "--run")
     assert result.returncode == 0, result.stderr
     assert re.search(r"(\d+) of \1 metrics are equal at every step \(judge_regridding \1\)", result.stdout)
     assert "outputs with the same bytes: fields" in result.stdout
     assert prepared.results() == before
     second = all_runs(prepared)[-1]
+    assert second.info.run_id != first.info.run_id
     assert second.info.run_id in result.stdout and "write_tensors" in second.data.tags["stages.run"]
     raw = prepared.data / "01_raw" / "speedy_t21_sample.nc"
     status = raw.stat()

@@ -163,7 +163,7 @@ def test_a_run_can_be_made_again_unless_its_sources_have_changed(prepared):
     finally:
         os.utime(raw, ns=(status.st_atime_ns, status.st_mtime_ns))
     result = command(prepared, WEATHERMILL, "reproduce", "0" * 32)
-    assert result.returncode == 1 and "WM900" in result.stderr
+    assert result.returncode == 1 and f"there is no MLflow run '{'0' * 32}'" in result.stderr
 
 
 def test_a_later_run_is_linked_to_those_that_made_what_it_reads(prepared):

@@ -29,11 +29,11 @@ def make_fields(steps=10, times=None):
         {
             "temperature": (
                 ("time", "level", "latitude", "longitude"),
-                rng.normal(size=shape).astype(np.float32),
+                rng.normal(280, 1, shape).astype(np.float32),
             ),
             "2m_temperature": (
                 ("time", "latitude", "longitude"),
-                rng.normal(size=(steps, 4, 8)).astype(np.float32),
+                rng.normal(280, 1, (steps, 4, 8)).astype(np.float32),
             ),
             "land_sea_mask": (("latitude", "longitude"), rng.random((4, 8), dtype=np.float32)),
         },

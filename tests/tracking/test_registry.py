@@ -144,3 +144,20 @@ def test_a_version_that_says_nothing_of_its_training_gives_way_to_a_later_one(st
 def test_names_that_mlflow_does_not_allow_are_refused_at_once(name):
     with pytest.raises(ParameterError, match="does not allow"):
         tracking_settings({"registered_model_name": name})
+
+
+def test_a_model_whose_logging_was_cut_short_counts_as_not_logged(store):
+    """A process was killed between making it and its last file: the repeated operation logs another."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    client = mlflow.MlflowClient()
+    run_id = client.create_run(store).info.run_id
+    cut_short, whole = (
+        client.create_logged_model(store, name="model", source_run_id=run_id, tags={registry.KEY: key})
+        for key in ("a", "b")
+    )
+    client.finalize_logged_model(whole.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(each.model_id, 0) for each in (cut_short, whole)])
+    assert registry.logged_model_id(client, run_id, "a") is None
+    assert registry.logged_model_id(client, run_id, "b") == whole.model_id
+    assert registry.logged_model_id(client, run_id, "c") is None

@@ -70,6 +70,7 @@ def test_the_environment_of_the_shell_is_put_into_the_command(monkeypatch):
 
 def test_a_run_that_was_refused_before_its_plan_says_nothing_more():
     assert going_on({}, 1, Progress()) == ""
+    assert going_on({"params": {"model": {"boundary": "sphere"}}}, 1, Progress(left=("train",))) == ""
     assert "before the first stage" in going_on({}, 130, Progress())
 
 

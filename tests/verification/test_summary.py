@@ -51,6 +51,17 @@ def test_a_forecast_that_blew_up_is_summarised_too(scored):
     assert "to climatology" not in text
 
 
+def test_the_verdict_is_that_of_the_printed_ratio(scored):
+    scores, *_ = scored(climatology=False)
+    forecast, persistence = ({"source": name, "lead_time": 24} for name in ("forecast", "persistence"))
+    for factor, lost in ((0.994, False), (0.996, True), (np.nan, True)):
+        scores["rmse"].loc[forecast] = factor * scores["rmse"].sel(persistence)
+        assert (crossing(scores, "persistence") == 24.0) == lost
+    # Where the truth is missing nothing is lost.
+    scores["rmse"].loc[persistence] = np.nan
+    assert crossing(scores, "persistence") != 24.0
+
+
 def test_a_forecast_that_grows_without_bound_is_told_with_its_first_lead_time(scored):
     scores, *_ = scored(noise=0.8)
     assert unstable_from(scores) is None

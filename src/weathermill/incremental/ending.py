@@ -54,11 +54,13 @@ def going_on(options: Mapping[str, Any], code: int, progress: Progress) -> str:
     Returns
     -------
     str
-        For the terminal, without credentials; empty for a run that failed before it had anything to do.
+        For the terminal, without credentials; empty for a run that was refused before its first stage: its own command,
+        corrected as the error says, is what goes on.
     """
     command = redact(_command(options, progress))
     if code <= 128:
-        return f"When that is mended, this goes on with what is left:\n  {command}" if progress.left else ""
+        begun = progress.left and (progress.stage or progress.complete)
+        return f"When that is mended, this goes on with what is left:\n  {command}" if begun else ""
     where = f" in stage {progress.stage}" if progress.stage else " before the first stage"
     stands = f"; what {', '.join(progress.complete)} made stands" if progress.complete else ""
     return f"Stopped by {_name(code)}{where}{stands}. To go on:\n  {command}"

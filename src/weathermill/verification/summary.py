@@ -180,10 +180,14 @@ def _season_lines(comparison: xr.Dataset, region: str) -> list[str]:
 
 
 def crossing(scores: xr.Dataset, reference: str, *, region: str | None = None) -> float | None:
-    """Return the first lead time (h) with a mean RMSE ratio to a reference of 1 or more; None without one."""
+    """Return the first lead time (h) with a mean RMSE ratio to a reference of 1 or more; None without one.
+
+    The ratio counts as it is printed, with two decimals; a forecast that is not finite has lost to a reference that is.
+    """
     region = region or whole_region(scores["region"].to_numpy())
     mean = rmse_ratio(scores, reference).sel(region=region).mean("channel", skipna=True)
-    lost = np.flatnonzero(mean.to_numpy() >= 1.0)
+    known = np.isfinite(scores["rmse"].sel(region=region, source=reference)).any("channel")
+    lost = np.flatnonzero((mean.round(2) >= 1.0) | (~np.isfinite(mean) & known))
     return float(scores["lead_time"].to_numpy()[lost[0]]) if lost.size else None
 
 

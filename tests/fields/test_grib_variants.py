@@ -54,6 +54,7 @@ def test_sums_from_the_start_of_each_run_are_differenced(tmp_path):
     for i, key in enumerate([(0, 6), (0, 12), (1200, 6), (1200, 12)]):
         np.testing.assert_allclose(got.total_precipitation[i], parts[key], atol=1e-8)
     assert "2 of 4 fields" in texts(findings)
+    assert got.total_precipitation.attrs["cell_methods"] == "time: sum (interval: 6 hours)"
 
 
 def test_sums_that_are_reset_and_sums_from_the_start_agree_where_both_are_there(tmp_path):

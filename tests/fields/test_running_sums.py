@@ -8,7 +8,7 @@ import xarray as xr
 
 from weathermill.fields.conventions import canonicalise
 from weathermill.fields.inspection import inspect
-from weathermill.fields.running_sums import FEWEST_WET, looks_like_running_sums
+from weathermill.fields.running_sums import FEWEST_WET, looks_like_running_sums, running_sums_fault
 
 
 def rain(steps, seed=0, rows=12, columns=15, wet=0.3):
@@ -75,3 +75,10 @@ def test_the_inspection_warns_of_them():
     assert not report(amounts)
     (told,) = report(summed(amounts, 24))
     assert told.startswith("over its first 26 steps it never falls at any point but where it starts anew")
+
+
+def test_sums_whose_interval_is_known_are_not_looked_at():
+    field = xr.DataArray(summed(rain(26), 24), dims=("time", "y", "x"), name="total_precipitation")
+    assert running_sums_fault(field, 2**30) is not None
+    field.attrs["cell_methods"] = "time: sum (interval: 1 hours)"
+    assert running_sums_fault(field, 2**30) is None

@@ -45,7 +45,7 @@ from weathermill.fields.grids import grid_of
 from weathermill.fields.layout import HorizontalOrder, level_reading, steps_per_chunk
 from weathermill.fields.other_times import tell_other_times
 from weathermill.fields.own_cells import corners_of_sources, with_own_cells
-from weathermill.fields.recognition import Offer
+from weathermill.fields.recognition import GRIB_PARAMETER, Offer
 from weathermill.fields.survey import (
     DECODABLE,
     Source,
@@ -381,7 +381,9 @@ def _attributes(name: str, offer: Offer) -> dict[str, str]:
     if convention.standard_name:
         attrs["standard_name"] = convention.standard_name
     if convention.accumulated:
-        attrs["cell_methods"] = "time: sum"
+        # The reader of GRIB knows the window of each sum; what other files say of theirs is the interval of sampling.
+        said = str(offer.array.attrs.get("cell_methods", "")) if GRIB_PARAMETER in offer.array.attrs else ""
+        attrs["cell_methods"] = said if said.startswith("time: sum") else "time: sum"
     return attrs
 
 

@@ -65,8 +65,13 @@ def running_sums_fault(variable: xr.DataArray, most_bytes: int) -> tuple[str, st
         With its canonical name; ``STEPS`` of its steps are read at most, from the first one on.
     most_bytes
         That may be read; less than ``FEWEST_STEPS`` take tells nothing.
+
+    Notes
+    -----
+    Sums whose interval is known (``cell_methods``, as the reader of GRIB gives it) are not looked at.
     """
-    if variable.name not in NAMES or TIME not in variable.dims:
+    known = "interval:" in str(variable.attrs.get("cell_methods", ""))
+    if variable.name not in NAMES or TIME not in variable.dims or known:
         return None
     per_step = max(1, variable.nbytes // max(1, variable.sizes[TIME]))
     steps = min(STEPS, variable.sizes[TIME], most_bytes // per_step)

@@ -85,6 +85,12 @@ def test_runs_of_the_project_go_before_those_of_others_on_the_server(log_run):
     assert found("theirs alone") == theirs[1]
 
 
+def test_the_newest_is_never_a_run_of_another_experiment(log_run):
+    log_run("all sample", mlflow.MlflowClient().create_experiment("a stranger's"))
+    with pytest.raises(TrackingError, match="no MLflow run 'newest'"):
+        find_run("newest")
+
+
 def test_more_runs_than_a_page_are_searched(log_run, monkeypatch):
     first = log_run("the first")
     for _ in range(4):

@@ -81,3 +81,19 @@ def test_a_source_may_lack_what_training_lacked(model, sources):
     source["t2m"][-1, 0, 0] = np.nan
     with pytest.raises(MissingDataError, match="2001-01-02T06:00 has missing values in 2m_temperature"):
         forecast(model, source, lead_time_hours=12)
+
+
+def test_values_that_are_missing_by_design_are_not_unstable(model, states):
+    assert not answer(model, states, steps=2)["notes"]
+    rollout = model.rollout_physical
+
+    def failing(*arguments):
+        for state in rollout(*arguments):
+            state[1, 1, 0, 0] = np.nan
+            yield state
+
+    model.rollout_physical = failing
+    # 15 cells of 128 are land, at which there is no value to judge.
+    (note,) = answer(model, states, steps=2)["notes"]
+    assert "unstable (1 of 2 forecasts)" in note
+    assert "2m_temperature has 1 of 113 values that are not finite" in note

@@ -131,3 +131,34 @@ def test_scorecards_of_many_lead_times_fit_a_page():
     mesh = figure.axes[0].collections[0].get_array().reshape(2, len(shown))
     np.testing.assert_array_equal(mesh, change.sel(lead_time=shown))
     assert "one in 4" in figure.axes[0].get_xlabel()
+
+
+def test_a_lead_time_that_blew_up_does_not_blank_the_maps_of_others(grid):
+    latitude, longitude, _ = grid
+    rng = np.random.default_rng(0)
+    truth = (280 + 5 * rng.normal(size=(4, 19, 24))).astype(np.float32)
+    error = rng.normal(size=truth.shape).astype(np.float32)
+    error[2] = 1e37
+    error[3, 0, 0] = np.nan
+
+    def drawn(rows):
+        return forecast_maps(
+            truth[rows] + error[rows],
+            truth[rows],
+            latitude,
+            longitude,
+            channel="2m_temperature",
+            units="K",
+            lead_times=[6, 24, 72, 120][rows],
+        )
+
+    figure, alone = drawn(slice(None)), drawn(slice(2))
+    norm, expected = figure.axes[2].collections[0].norm, alone.axes[2].collections[0].norm
+    assert (norm.vmin, norm.vmax) == (expected.vmin, expected.vmax)
+    assert 2 < norm.vmax < 4
+    titles = labels(figure)
+    assert "Error at 72 h: RMSE 1e+37 K (unstable)" in titles
+    assert "Error at 120 h: not finite (unstable)" in titles
+    assert not any("unstable" in title for title in labels(alone))
+    assert figure_png(figure).startswith(b"\x89PNG")
+    assert figure_png(drawn(slice(2, None))).startswith(b"\x89PNG")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import cftime
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from weathermill.errors import EmptySelectionError, VerificationError
 from weathermill.verification.baselines import climatology
 from weathermill.verification.regions import Region
 from weathermill.verification.scores import ScoreAccumulator, to_frame
+from weathermill.verification.significance import confidence_intervals
 
 LEADS = np.array([6.0, 24.0, 48.0, 72.0])
 INIT = np.datetime64("2017-01-01T00")
@@ -334,3 +337,29 @@ def test_a_climatology_object_does_what_its_fields_do_and_tells_how_it_was_made(
         alone.result(by_init=False)["rmse"].sel(source="climatology"),
         by_fields["rmse"].sel(source="climatology"),
     )
+
+
+def test_scores_of_forecasts_that_grow_without_bound_stay_finite(grid):
+    shape = (4, len(LEADS), 1, 19, 24)
+    truth = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    forecast = truth + np.array([1.0, 1e10, 1e25, 1e37], np.float32)[:, None, None, None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = accumulate(grid, forecast, truth, np.zeros_like(truth), persistence=truth[:, 0])
+        bounds = confidence_intervals(scores, n_resamples=50)
+    at = {"source": "forecast", "region": "global", "channel": "x"}
+    expected = np.array([1.0, 1e10, 1e25, 1e37])
+    np.testing.assert_allclose(scores["rmse"].sel(at), expected, rtol=1e-5)
+    np.testing.assert_allclose(scores["mse_by_init"].sel(at).isel(init_time=0), expected**2, rtol=1e-5)
+    np.testing.assert_allclose(bounds["rmse_upper"].sel(at), expected, rtol=1e-5)
+    # Where nothing overflows, the file stays as small as it was.
+    assert accumulate(grid, truth, truth)["mse_by_init"].dtype == np.float32
+
+
+def test_an_interval_does_not_leave_out_the_forecasts_that_failed(grid):
+    truth = np.random.default_rng(0).normal(size=(4, len(LEADS), 1, 19, 24)).astype(np.float32)
+    forecast = truth + 1.0
+    forecast[2, 3, 0, 5, 5] = np.nan
+    at = {"source": "forecast", "region": "global", "channel": "x"}
+    bounds = confidence_intervals(accumulate(grid, forecast, truth), n_resamples=50)
+    assert np.isfinite(bounds["rmse_upper"].sel(at)).values.tolist() == [True, True, True, False]

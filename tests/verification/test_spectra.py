@@ -7,6 +7,7 @@ from weathermill.errors import VerificationError
 from weathermill.verification.spectra import (
     SpectrumAccumulator,
     band_ratio,
+    cosine_power,
     spectra_plot,
     spectral_ratio,
     zonal_power,
@@ -81,3 +82,10 @@ def test_bands_hold_the_power_of_their_waves(grid):
     ratio = band_ratio(accumulator.result()).sel(channel="x", region="global", lead_time=6.0)
     assert ratio["band"].values.tolist() == ["1-3", "4-8", "9-12"]
     np.testing.assert_allclose(ratio, [1.0, 0.25, 4.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("power", [zonal_power, cosine_power])
+def test_spectra_of_fields_that_grew_without_bound_do_not_overflow(power):
+    wave = np.cos(2 * np.pi * 3 * np.arange(24) / 24).astype(np.float32)
+    large = power(wave * np.float32(3e37))
+    np.testing.assert_allclose(large.sum(), 0.5 * 3e37**2, rtol=1e-5)

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from weathermill.fields.flatten import from_channels
+from weathermill.forecasting.instability import ATTRIBUTE, InstabilityCheck
 from weathermill.forecasting.states import StateReader
 from weathermill.models.forecaster import Forecaster
 from weathermill.progress import Progress
@@ -117,6 +118,8 @@ class ForecastStream:
             level_counts[variable] = level_counts.get(variable, 0) + 1
         largest = 4 * max(level_counts.values()) * math.prod(model.grid_shape)
         self.lead_chunk = min(self.steps, max(1, chunk_bytes // largest))
+        #: What is unstable in the forecasts that were made last, or None.
+        self.warning: str | None = None
         fits = self.batch_size * self.lead_chunk * largest <= chunk_bytes
         self.init_chunk = self.batch_size if fits else 1
 
@@ -127,27 +130,47 @@ class ForecastStream:
         return label(self.model, da.zeros(shape, dtype=np.float32, chunks=chunks), self.init_times)
 
     def __iter__(self) -> Iterator[tuple[dict[str, slice], xr.Dataset]]:
-        """Yield pieces: where each belongs, and what it is."""
+        """Yield pieces: where each belongs, and what it is.
+
+        Where forecasts are unstable, that is logged at the end, `warning` says it, and so does the attribute
+        ``forecast_warning`` of the pieces from there on.
+        """
         total = len(self.positions) * self.steps
+        limits = self.reader.limits
+        names = [self.model.channels[i].name for i in self.model.channels.prognostic]
+        check = InstabilityCheck(self.model, [limits[name] for name in names])
+        self.warning = None
+        try:
+            yield from self._pieces(check, total)
+        finally:
+            # Also where the consumer stops early: what was made so far is told.
+            self.warning = check.tell()
+
+    def _pieces(self, check: InstabilityCheck, total: int) -> Iterator[tuple[dict[str, slice], xr.Dataset]]:
         with Progress("forecast", total, "forecast steps") as progress:
             for first in range(0, len(self.positions), self.batch_size):
                 batch = self.positions[first : first + self.batch_size]
                 where = slice(first, first + len(batch))
                 initial, times = self.reader.read(batch).values, self.reader.times[batch]
+                check.begin(initial, times)
                 gathered: list[np.ndarray] = []
                 forcings = self.reader.forcings(batch, self.steps)
                 rollout = self.model.rollout_physical(initial, self.steps, forcings)
                 for step, state in enumerate(rollout, start=1):
+                    check.look(state, step)
                     gathered.append(state)
                     progress.update(len(batch))
                     if len(gathered) == self.lead_chunk or step == self.steps:
                         begin = step - len(gathered)
                         piece = label(self.model, np.stack(gathered, axis=1), times, begin + 1)
+                        if check.warning is not None:
+                            piece.attrs[ATTRIBUTE] = check.warning
                         yield {"init_time": where, "lead_time": slice(begin, step)}, piece
                         gathered = []
 
     def to_zarr(self, path: str | Path) -> None:
         """Write a Zarr v3 store, piece by piece; at ``path`` there must be nothing yet."""
+        import zarr
         from zarr.codecs import Crc32cCodec, ZstdCodec
 
         template = self.template()
@@ -164,4 +187,7 @@ class ForecastStream:
                 encoding[name]["calendar"] = first.calendar
         template.to_zarr(path, mode="w-", zarr_format=3, compute=False, encoding=encoding, consolidated=False)
         for region, piece in self:
+            piece.attrs.pop(ATTRIBUTE, None)
             piece.drop_vars(list(piece.coords)).to_zarr(path, region=region, consolidated=False)
+        if self.warning is not None:
+            zarr.open_group(path, mode="r+").attrs[ATTRIBUTE] = self.warning

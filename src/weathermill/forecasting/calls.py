@@ -10,7 +10,9 @@ import numpy as np
 import xarray as xr
 
 from weathermill.fields.opening import open_sources
+from weathermill.fields.plausibility import Limits
 from weathermill.forecasting.batches import ForecastStream, label, step_count
+from weathermill.forecasting.instability import ATTRIBUTE, InstabilityCheck
 from weathermill.forecasting.options import ReadOptions
 from weathermill.forecasting.states import StateReader
 from weathermill.models.forecaster import Forecaster
@@ -72,11 +74,17 @@ def read_one(reader: StateReader, model: Forecaster, time: Any, lead_time_hours:
     -------
     xarray.Dataset
         ``state`` (channel, latitude, longitude) and, for a network with forcings, ``forcings`` (step, forcing, latitude,
-        longitude), physical units; with the scalar coordinate ``time``.
+        longitude), physical units; with the scalar coordinate ``time``, and the physical limits ``lower_limit`` and
+        ``upper_limit`` (channel), infinite where there are none.
     """
     steps = step_count(model, lead_time_hours)
     position = reader.last(steps) if time is None else reader.index(time)
     needed = reader.read([position]).isel(time=0).to_dataset(name="state")
+    limits = [reader.limits[str(name)] for name in needed["channel"].values]
+    needed = needed.assign_coords(
+        lower_limit=("channel", [limit.low for limit in limits]),
+        upper_limit=("channel", [limit.high for limit in limits]),
+    )
     forcings = reader.forcings([position], steps)
     if forcings is not None:
         needed["forcings"] = (("step", "forcing", "latitude", "longitude"), forcings[0])
@@ -84,16 +92,27 @@ def read_one(reader: StateReader, model: Forecaster, time: Any, lead_time_hours:
 
 
 def forecast_one(model: Forecaster, initial: xr.Dataset, *, lead_time_hours: float) -> xr.Dataset:
-    """Forecast from what `read_one` read."""
+    """Forecast from what `read_one` read; where the forecast is unstable, a warning and an attribute say so."""
     steps = step_count(model, lead_time_hours)
     forcings = initial["forcings"].values[None] if "forcings" in initial else None
+    limits = None
+    if "lower_limit" in initial.coords:
+        pairs = zip(initial["lower_limit"].values, initial["upper_limit"].values, strict=True)
+        limits = [Limits(float(low), float(high)) for low, high in pairs][: model.n_prognostic]
+    init_times = np.atleast_1d(initial["time"].values)
+    check = InstabilityCheck(model, limits)
+    check.begin(initial["state"].values[None], init_times)
     states = []
     with Progress("forecast", steps, "steps") as progress:
-        for state in model.rollout_physical(initial["state"].values[None], steps, forcings):
+        rollout = model.rollout_physical(initial["state"].values[None], steps, forcings)
+        for step, state in enumerate(rollout, start=1):
+            check.look(state, step)
             states.append(state[0])
             progress.update()
-    init_times = np.atleast_1d(initial["time"].values)
-    return label(model, np.stack(states)[None], init_times).isel(init_time=0)
+    result = label(model, np.stack(states)[None], init_times).isel(init_time=0)
+    if warning := check.tell():
+        result.attrs[ATTRIBUTE] = warning
+    return result
 
 
 def forecast(
@@ -128,7 +147,8 @@ def forecast(
     -------
     xarray.Dataset
         Canonical variables (lead_time, [level,] latitude, longitude) in physical units; ``init_time`` is the initial
-        time and ``time`` the valid time.
+        time and ``time`` the valid time. Where values are not finite or far beyond physical limits, a warning is logged
+        and the attribute ``forecast_warning`` says what, and from which lead time on.
 
     Raises
     ------

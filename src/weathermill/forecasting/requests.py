@@ -20,6 +20,7 @@ from weathermill.fields.coordinates import find_coordinate
 from weathermill.fields.weight_making import grid_shape
 from weathermill.forecasting.arrays import as_array, read_array
 from weathermill.forecasting.batches import label, step_count
+from weathermill.forecasting.instability import ATTRIBUTE, InstabilityCheck
 from weathermill.forecasting.options import ReadOptions
 from weathermill.forecasting.payloads import to_dataset, with_times
 from weathermill.forecasting.plausibility import judge_states
@@ -78,7 +79,7 @@ def answer(
     dict
         ``forecast`` (n, lead, channel, latitude, longitude) float32 in physical units on the grid of the network,
         ``lead_time_hours``, ``channel``, ``units``, ``latitude`` and ``longitude``, ``init_time`` where times are known,
-        and ``notes``: what was done to the states. For "dataset", the forecast as ``xarray.Dataset.to_dict`` gives it,
+        and ``notes``: what was done to the states, and whether the forecasts are unstable. For "dataset", the forecast as ``xarray.Dataset.to_dict`` gives it,
         with times as ISO 8601.
 
     Raises
@@ -119,9 +120,19 @@ def answer(
         forecaster, request.states, [forecaster.channels[i] for i in forecaster.channels.dynamic]
     )
     request.notes.extend(_judged(forecaster, request))
-    stacked = np.stack(list(forecaster.rollout_physical(request.states, count, request.forcings)), axis=1)
+    check = InstabilityCheck(forecaster)
+    check.begin(request.states, request.times)
+    made = []
+    for step, state in enumerate(
+        forecaster.rollout_physical(request.states, count, request.forcings), start=1
+    ):
+        check.look(state, step)
+        made.append(state)
+    stacked = np.stack(made, axis=1)
+    if warning := check.tell():
+        request.notes.append(warning)
     if form == "dataset":
-        return _as_dataset(forecaster, stacked, request)
+        return _as_dataset(forecaster, stacked, request, warning)
     prognostic = [forecaster.channels[i] for i in forecaster.channels.prognostic]
     hours = forecaster.time_step / 3600
     known = {} if request.times is None else {"init_time": [time_key(time) for time in request.times]}
@@ -207,7 +218,9 @@ def _judged(forecaster: Forecaster, request: Request) -> list[str]:
     )
 
 
-def _as_dataset(forecaster: Forecaster, states: np.ndarray, request: Request) -> dict[str, Any]:
+def _as_dataset(
+    forecaster: Forecaster, states: np.ndarray, request: Request, warning: str | None
+) -> dict[str, Any]:
     if request.times is None:
         raise ModelError(
             "a dataset of forecasts needs initial times, which the request does not say",
@@ -220,6 +233,8 @@ def _as_dataset(forecaster: Forecaster, states: np.ndarray, request: Request) ->
         result = result.assign_coords({name: (coordinate.dims, texts, coordinate.attrs)})
     if request.notes:
         result.attrs["comment"] = " ".join(request.notes)
+    if warning is not None:
+        result.attrs[ATTRIBUTE] = warning
     return result.to_dict()
 
 

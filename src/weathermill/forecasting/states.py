@@ -15,6 +15,7 @@ from weathermill.fields.findings import Finding
 from weathermill.fields.flatten import to_channels
 from weathermill.fields.grids import build_grid, grid_hash, grid_of
 from weathermill.fields.own_cells import same_points
+from weathermill.fields.plausibility import Limits
 from weathermill.fields.regridding import RegridWeights, apply_weights, make_weights
 from weathermill.fields.timeaxis import to_axis_type
 from weathermill.fields.weight_making import grid_shape
@@ -126,6 +127,11 @@ class StateReader:
                 ),
                 shape=model.grid_shape,
             )
+
+    @property
+    def limits(self) -> dict[str, Limits]:
+        """Physical limits of the network's channels by name: the user's, else those of the vocabulary."""
+        return dict(self._limits)
 
     @property
     def regrids(self) -> bool:

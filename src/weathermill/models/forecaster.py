@@ -295,7 +295,9 @@ class Forecaster(nn.Module):
     def denormalise(self, values: Tensor) -> np.ndarray:
         """Normalised prognostic channels (..., channel, latitude, longitude) to float32 in physical units."""
         mean, std = (a[: self.n_prognostic, None, None] for a in (self.mean, self.std))
-        return (values.detach().cpu().numpy().astype(np.float64) * std + mean).astype(np.float32)
+        # What overflows comes out as infinite; those who look at forecasts tell of it.
+        with np.errstate(over="ignore"):
+            return (values.detach().cpu().numpy().astype(np.float64) * std + mean).astype(np.float32)
 
     def metadata(self) -> dict[str, Any]:
         """All but the weights and the static fields, JSON-ready."""

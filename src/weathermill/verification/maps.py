@@ -35,7 +35,8 @@ def forecast_maps(
     """Draw truth, forecast and error side by side, a row per lead time.
 
     Truth and forecast share one colour scale over all rows, and the errors another, symmetric about zero, so
-    that rows and columns compare.
+    that rows and columns compare. Lead times at which the forecast is unstable (an RMSE of more than ten standard deviations
+    of the truth, or values that are not finite) take no part in the scale of errors, and are labelled.
 
     Parameters
     ----------
@@ -75,14 +76,19 @@ def forecast_maps(
         )
     finite = np.abs(truth[np.isfinite(truth)])
     factor, label = display_units(units, float(finite.max()) if finite.size else float("nan"))
-    forecast, truth = factor * forecast, factor * truth
+    # Squares of errors that grew without bound do not fit into float32.
+    forecast, truth = (factor * field.astype(np.float64) for field in (forecast, truth))
     error = forecast - truth
     if not np.isfinite(truth).any():
         raise VerificationError(f"there is no finite value of {channel} to draw")
 
     signed = split_channel(channel)[0].startswith(_SIGNED) or "component_of_wind" in channel
     field_norm = _norm(truth, symmetric=signed)
-    error_norm = _norm(error, symmetric=True)
+    failed = [bool((~np.isfinite(f) & np.isfinite(t)).any()) for f, t in zip(forecast, truth, strict=True)]
+    spread = float(np.std(truth[np.isfinite(truth)]))
+    rmses = [float(np.sqrt(_area_mean(field**2, latitude))) for field in error]
+    unstable = [bad or (0 < 10 * spread < rmse) for bad, rmse in zip(failed, rmses, strict=True)]
+    error_norm = _norm(error if all(unstable) else error[~np.array(unstable)], symmetric=True)
     rows = len(leads)
     aspect = (_span(latitude) + 1e-9) / (_span(longitude) + 1e-9)
     panel_height = float(np.clip(2.4 * aspect, 0.9, 2.6))
@@ -106,8 +112,9 @@ def forecast_maps(
             _geographic(axis, edges_x, edges_y)
             lead_text = "" if lead is None else f" at {lead:g} h"
             if name == "Error":
-                rmse = np.sqrt(_area_mean(error[row] ** 2, latitude))
-                name = f"Error{lead_text}: RMSE {rmse:.3g}{' ' + label if unit_text else ''}"
+                rmse_text = f"RMSE {rmses[row]:.3g}{' ' + label if unit_text else ''}"
+                name = f"Error{lead_text}: " + ("not finite" if failed[row] else rmse_text)
+                name += " (unstable)" if unstable[row] else ""
             else:
                 name += lead_text
             axis.set_title(name, fontsize=8.5)

@@ -230,7 +230,10 @@ class ScoreAccumulator:
         result = aggregate(per_init)
         if by_init:
             for name in ("mse", "bias", "acc"):
-                variable = per_init[name].astype(np.float32)
+                variable = per_init[name]
+                # Squares of errors beyond 1.8e19 do not fit into float32.
+                fits = not (np.abs(variable) > np.finfo(np.float32).max).any()
+                variable = variable.astype(np.float32) if fits else variable
                 result[f"{name}_by_init"] = variable.transpose(*dims[1:], "init_time")
         result["lead_time"].attrs = {"long_name": "lead time", "units": "h"}
         result["init_time"].attrs = {"long_name": "initial time", "standard_name": "forecast_reference_time"}

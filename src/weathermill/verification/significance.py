@@ -102,6 +102,11 @@ def confidence_intervals(
                 means = np.sqrt(means)
             lower, upper = np.percentile(means, [tail, 100 - tail], axis=0)
             bounds[f"{name}_lower"][..., position], bounds[f"{name}_upper"][..., position] = lower, upper
+    for name in {"rmse", "bias", "acc"} & set(scores.data_vars):
+        # The resamples leave out initial times without a value, among them those of forecasts that are not finite.
+        finite = np.isfinite(scores[name].transpose(*dims).to_numpy())
+        for side in ("lower", "upper"):
+            bounds[f"{name}_{side}"] = np.where(finite, bounds[f"{name}_{side}"], np.nan)
     result = xr.Dataset({name: (dims, value) for name, value in bounds.items()})
     result["block"] = ("lead_time", blocks, {"long_name": "length of bootstrap blocks in initial times"})
     result = result.assign_coords({name: scores[name] for name in (*dims, "units") if name in scores.coords})

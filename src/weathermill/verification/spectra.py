@@ -45,7 +45,7 @@ def zonal_power(fields: np.ndarray) -> np.ndarray:
     numpy.ndarray
         float64 (..., longitude // 2 + 1); sums to the mean square over the circle.
     """
-    fields = np.asarray(fields)
+    fields = _wide_enough(fields)
     n = fields.shape[-1]
     # Single precision is enough for a transform but not for 5e4 + 1: the mean, wavenumber 0, is taken off
     # first.
@@ -73,12 +73,21 @@ def cosine_power(fields: np.ndarray) -> np.ndarray:
     numpy.ndarray
         float64 (..., longitude); sums to the mean square over the row.
     """
-    fields = np.asarray(fields)
+    fields = _wide_enough(fields)
     mean = fields.mean(axis=-1, dtype=np.float64)
     centred = fields - mean[..., None].astype(fields.dtype)
     power = scipy.fft.dct(centred, type=2, norm="ortho", axis=-1).astype(np.float64) ** 2 / fields.shape[-1]
     power[..., 0] = mean**2
     return power
+
+
+def _wide_enough(fields: np.ndarray) -> np.ndarray:
+    """Return fields as float64 where the sums of a transform may not fit into their own type."""
+    fields = np.asarray(fields)
+    with np.errstate(invalid="ignore"):
+        largest = max(float(fields.max()), -float(fields.min())) if fields.size else 0.0
+    small = largest < np.finfo(np.float32).max / max(fields.shape[-1], 1) ** 2
+    return fields if small else fields.astype(np.float64)
 
 
 class SpectrumAccumulator:

@@ -10,6 +10,7 @@ import xarray as xr
 
 from weathermill.errors import SplitError
 from weathermill.fields.flatten import from_channels
+from weathermill.forecasting.instability import ATTRIBUTE, InstabilityCheck
 from weathermill.models.forecaster import Forecaster
 from weathermill.pipelines.evaluate.fitting import require_fitting
 from weathermill.progress import Progress
@@ -80,7 +81,8 @@ def score_forecasts(
     Returns
     -------
     scores
-        As ``ScoreAccumulator.result``.
+        As ``ScoreAccumulator.result``; where forecasts are unstable, that is logged once, and the attribute
+        ``forecast_warning`` says it.
     spectra
         As ``SpectrumAccumulator.result``, at the headline lead times.
 
@@ -113,13 +115,16 @@ def score_forecasts(
         units=[c.units for c in channels],
     )
     all_times = clock.from_seconds(store.times, store.calendar)
+    check = InstabilityCheck(forecaster)
     starts = store.windows("test", steps)[::initial_step]
     with Progress("evaluate", len(starts) * steps, "forecast steps") as progress:
         for first in range(0, len(starts), batch_size):
             batch = starts[first : first + batch_size]
             initial = np.concatenate([store.physical(i, i + 1) for i in batch])
             forcings = _forcings(store, batch, steps)
+            check.begin(initial, all_times[batch])
             for step, forecast in enumerate(forecaster.rollout_physical(initial, steps, forcings)):
+                check.look(forecast, step + 1)
                 truth = np.concatenate([store.physical(i + step + 1, i + step + 2)[:, :n] for i in batch])
                 sources = {FORECAST: forecast[:, None]}
                 if regression is not None:
@@ -136,7 +141,10 @@ def score_forecasts(
                 )
                 spectra.update(forecast[:, None], truth[:, None], lead_times=[leads[step]])
                 progress.update(len(batch))
-    return accumulator.result(), spectra.result()
+    scores = accumulator.result()
+    if warning := check.tell():
+        scores.attrs[ATTRIBUTE] = warning
+    return scores, spectra.result()
 
 
 def example_forecast(store: TensorStore, forecaster: Forecaster, *, steps: int) -> xr.Dataset:
@@ -170,7 +178,14 @@ def example_forecast(store: TensorStore, forecaster: Forecaster, *, steps: int) 
             "init_time": clock.from_seconds(store.times[[start]], store.calendar)[0],
         },
     )
-    return from_channels(array, channels)
+    result = from_channels(array, channels)
+    check = InstabilityCheck(forecaster)
+    check.begin(initial, [array["init_time"].values[()]])
+    for step, state in enumerate(forecast, start=1):
+        check.look(state[None], step)
+    if check.warning is not None:
+        result.attrs[ATTRIBUTE] = check.warning
+    return result
 
 
 def _forcings(store: TensorStore, starts: Sequence[int] | np.ndarray, steps: int) -> np.ndarray | None:

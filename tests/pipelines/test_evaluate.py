@@ -50,6 +50,23 @@ def test_forecast_persistence_and_regression_have_their_closed_forms(store, netw
     assert scores.attrs["grid"] == "9 x 16" and len(scores.attrs["grid_digest"]) == 16
 
 
+def test_unstable_forecasts_are_told_once_and_noted_in_scores_and_example(store, network, caplog):
+    def growing(state, steps, forcings=None):
+        for step in range(1, steps + 1):
+            out = np.array(state[:, :2])
+            out[:, 1] *= 1.0 if step < 3 else np.nan if step == 4 else 1e30
+            yield out
+
+    network.rollout_physical = growing
+    scores, _, example = nodes.evaluate_forecasts(store, network, parameters())
+    text = "at a lead time of 18 h, temperature at 850 hPa has values from"
+    assert text in scores.attrs["forecast_warning"] and text in example.attrs["forecast_warning"]
+    told = [r.getMessage() for r in caplog.records if "unstable" in r.getMessage()]
+    assert told == [scores.attrs["forecast_warning"]]
+    rmse = scores["rmse"].sel(source="forecast", region="global", channel="temperature_850")
+    assert np.isfinite(rmse).values.tolist() == [True, True, True, False]
+
+
 def test_regions_are_parameters(store, network):
     boxes = [{"name": "date_line", "south": -30, "north": 30, "west": 150, "east": 210}]
     scores, _, _ = nodes.evaluate_forecasts(store, network, parameters(regions=boxes, regression="none"))

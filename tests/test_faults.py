@@ -50,7 +50,7 @@ def told(command, *words):
         (["--nodes=trian"], "WM101 there is no node 'trian'; there are"),
         (["--pipelines=train", "--from-nodes=ingest"], "WM101 there is no node 'ingest'; there are train"),
         (["--pipelines=trian", "--dry-run"], "WM101 there is no pipeline 'trian'"),
-        (["--to-outputs=nothing"], "WM101 Pipeline does not contain data"),
+        (["--to-outputs=nothing"], "WM101 there is no dataset 'nothing'; there are"),
         (["--params=train.epoch=3"], "WM100 1 fault in the parameters: train.epoch: unknown parameter"),
     ],
 )
@@ -91,7 +91,7 @@ def test_malformed_configuration_is_told_with_its_place(project, name, text, exp
 
 def test_a_folder_that_is_no_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert f"WM101 this folder belongs to no Kedro project [{tmp_path}]" in told(main, "status")
+    assert f"this folder belongs to no Kedro project [{tmp_path}]" in told(main, "status")
 
 
 def failing(error):

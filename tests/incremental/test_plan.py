@@ -218,8 +218,8 @@ def test_the_code_of_own_networks_counts(make_little, monkeypatch):
 
     monkeypatch.setattr(plan_module, "network_digest", digest)
     run(little)
-    # No node here has the parameters of the model: one that loads a model may build any network.
-    assert set(asked) == {(None, "my_networks")}
+    # Also of nodes that load a model: other networks that a process happens to know count nowhere.
+    assert set(asked) == {("mine", "my_networks")}
     monkeypatch.setattr(plan_module, "network_digest", lambda *given: digest(*given) and "v2")
     assert reasons(little)["finish"] == "changed: the code of its network"
     assert "store" not in reasons(little)

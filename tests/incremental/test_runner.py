@@ -97,3 +97,7 @@ def test_what_is_kept_in_memory_is_made_where_it_is_asked_for(made):
     assert made.ran == ["join"] and given["lazy"].load() == "RAWraw"
     made.run(SequentialRunner(), from_nodes=["split"])
     assert made.ran == []
+    # What is kept on disk stands, also where its node is named.
+    for selection in ({"to_nodes": ["split"]}, {"node_names": ["split"]}):
+        made.run(SequentialRunner(), **selection)
+        assert made.ran == []

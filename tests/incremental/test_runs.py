@@ -279,7 +279,7 @@ def test_no_credential_reaches_anything_that_is_shown_or_stored(project):
     texts = []
     for source, code in ((good, 0), (bad, 1)):
         (case / "catalog.yml").write_text(yaml.safe_dump({"raw_fields": source}))
-        for words in ((), ("--params", f"forecast.initial_time={SECRET}")):
+        for words in ((), ("--params", f"compare.source={SECRET}")):
             result = command(project, KEDRO, "run", "--pipelines=ingest", *words)
             assert result.returncode == code, result.stderr
             texts.append(result.stdout + result.stderr)

@@ -237,7 +237,7 @@ def make_plan(
         if forced or forced_anew & set(node.inputs):
             forced_anew |= set(node.outputs)
         remade = bool(reason) and bool(upstream) and reason == _made_anew(upstream)
-        if not reason and node.name in asked:
+        if not reason and node.name in asked and not on_disk:
             reason = ASKED
         if reason or (upstream and not on_disk):
             moved |= set(node.outputs)
@@ -277,9 +277,9 @@ def _code_parts(
     arguments = [found for dataset in used if (found := getattr(dataset, "arguments", None))]
     reading = [digest, *map(_digest, arguments)] if (digest := dataset_digest(kinds)) else []
     model = parameters.get("model")
-    # Nodes that load a model learn its network from there.
-    name = getattr(model, "name", None) if "params:model" in node.inputs else None
-    network = network_digest(node.func, name, getattr(model, "module", None))
+    # The network of the parameters, also for nodes that load a model: what else happens to be registered in a process
+    # must not change what is up to date.
+    network = network_digest(node.func, getattr(model, "name", None), getattr(model, "module", None))
     parts = {
         "code": node_digest(node),
         "dataset code": _digest(reading) if reading else "",

@@ -67,7 +67,14 @@ def start(project, *words):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A suite in the background of a shell inherits ignored signals, which a run rightly goes on ignoring.
+        preexec_fn=_hear_signals,
     )
+
+
+def _hear_signals():
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def all_runs(project):
